@@ -1,0 +1,7 @@
+"""`python -m ringgrad.launch` is `ringrun`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
