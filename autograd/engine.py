@@ -1,0 +1,414 @@
+"""The engine: variables, the nodes between them, and the walk back.
+
+Graph edges run from node to node, never to tensors, but for leaves: an edge of a node is the node that made
+its input, an `Output` of one that made several, the leaf itself, or None where no gradient is wanted. A node
+never holds its own output, so a graph has no cycles and is freed at once by reference counting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .mode import mode
+
+NODE, LEAF, OUTPUT = 0, 1, 2
+sequence = itertools.count(1).__next__
+
+# Given an array of a backend, its namespace: the one place where backends are told apart.
+array_namespace: dict[type, Any] = {np.ndarray: np}
+
+
+class Variable:
+    """What the engine knows of a tensor. Class attributes are defaults: an instance holds what differs."""
+
+    kind = LEAF
+    array: Any
+    _version: list[Any]  # [writes so far, where the last one was]; shared with views and `detach()`
+    _needs = False  # requires grad: a leaf that asked for it, or the result of a recorded op
+    _node: Any = None
+    _grad: Any = None
+    _base: Any = None  # the tensor this one is a view of, with the ops that lead from it to here
+    _replay: Any = None
+    _view_version = 0  # the version at which `_node` was right
+    _hooks: Any = None  # on a leaf; those of other tensors are with their node
+    _whole_hooks: Any = None  # called with the leaf when its gradient is whole
+    _grad_home: Any = None  # where the first gradient is written, when it must not be just anywhere
+
+
+class Output:
+    """Edge to one of several outputs of a node."""
+
+    __slots__ = ("index", "node")
+    kind = OUTPUT
+
+    def __init__(self, node: Node, index: int) -> None:
+        self.node, self.index = node, index
+
+
+class Node:
+    """One recorded operation. `edges` are aligned with its inputs; subclasses say how gradients go through."""
+
+    __slots__ = ("__weakref__", "edges", "extra", "hooks", "outputs", "seq", "where")
+    kind = NODE
+
+    def __init__(self, edges: Sequence[Any], outputs: int = 1) -> None:
+        self.edges = edges
+        self.outputs = outputs
+        self.seq = sequence()
+        self.hooks: Any = None  # {output index: [function of the gradient]}
+        self.where: Any = call_site() if mode.anomaly else None
+        self.extra: Any = None
+
+    def vjp(self, g: Any, create: bool) -> list[Any]:
+        """A fresh list of gradients for the inputs from that of the output (a list for several outputs).
+
+        Arrays in, arrays out; Tensors in and out under `create`, where what is computed is recorded in turn.
+        """
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drops what was saved; called when the graph is not to be kept."""
+
+    def name(self) -> str:
+        return type(self).__name__
+
+
+def edge_of(variable: Any) -> Any:
+    """The graph edge that points at a tensor, or None when it needs no gradient."""
+    if variable._base is not None:
+        refresh(variable)
+    if not variable._needs:
+        return None
+    return variable if variable._node is None else variable._node
+
+
+def refresh(view: Any) -> None:
+    """Gives a view whose base was written in place the graph that it has now: its view ops on today's base."""
+    if view._view_version == view._version[0]:
+        return
+    view._view_version = view._version[0]
+    if view._replay is None or not view._base._needs:
+        return
+    before, mode.grad = mode.grad, True
+    try:
+        now = view._base
+        for op, kw in view._replay:
+            now = op(now, **kw)
+    finally:
+        mode.grad = before
+    view._node, view._needs = now._node, True
+
+
+def schedule(roots: Iterable[Any]) -> tuple[list[Node], dict[Any, int]]:
+    """All nodes reachable from the roots, latest first, and how many edges lead to each leaf.
+
+    A node is made after its inputs, so descending order of making is a topological order.
+    """
+    order: list[Node] = []
+    uses: dict[Any, int] = {}
+    seen = set()
+    stack = [root.node if root.kind == OUTPUT else root for root in roots if root.kind != LEAF]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        order.append(node)
+        for edge in node.edges:
+            if edge is None:
+                continue
+            kind = edge.kind
+            if kind == NODE:
+                stack.append(edge)
+            elif kind == LEAF:
+                uses[edge] = uses.get(edge, 0) + 1
+            else:
+                stack.append(edge.node)
+    order.sort(key=_seq, reverse=True)
+    return order, uses
+
+
+def _seq(node: Node) -> int:
+    return node.seq
+
+
+def _needed(order: list[Node], targets: set[Any]) -> set[Node]:
+    """Those nodes from which a target can be reached: earliest first, so inputs are known before."""
+    needed: set[Node] = set()
+    for node in reversed(order):
+        for edge in node.edges:
+            if edge is not None and (edge in targets or (edge.node if edge.kind == OUTPUT else edge) in needed):
+                needed.add(node)
+                break
+    return needed
+
+
+def _held(g: Any) -> int:
+    return sys.getrefcount(g)
+
+
+def _calibrate() -> int:
+    """The count seen by `accumulate_grad` when `_walk` alone holds a gradient: the same chain of calls."""
+
+    def leaf_done(g: Any) -> int:
+        return accumulate(g)
+
+    def accumulate(g: Any) -> int:
+        return _held(g)
+
+    g = np.empty(1)
+    return leaf_done(g)
+
+
+_OWNED = _calibrate()
+
+
+class Run(threading.local):
+    """State of the backward that is under way in this thread."""
+
+    callbacks: list[Callable[[], None]] | None = None
+
+
+run = Run()
+
+
+def queue_callback(fn: Callable[[], None]) -> None:
+    """Calls `fn` once when the backward that is under way in this thread ends."""
+    if run.callbacks is None:
+        raise RuntimeError("[queue_callback] must be called from within a backward (a hook), came outside of one")
+    if fn not in run.callbacks:
+        run.callbacks.append(fn)
+
+
+def backward(
+    roots: Sequence[tuple[Any, Any]],
+    keep: bool,
+    create: bool,
+    targets: Sequence[Any] | None = None,
+    accumulate: bool = True,
+) -> list[Any]:
+    """Walks back from `roots`, pairs of (edge, gradient).
+
+    Gradients are arrays, or Tensors under `create` (whose computation is then recorded too). `targets` are
+    edges: only what leads to them is computed, and with `accumulate` off their gradients are returned
+    instead of being added to the leaves.
+    """
+    outer, run.callbacks = run.callbacks, []
+    before, mode.grad = mode.grad, create
+    try:
+        found = _walk(roots, keep, create, targets, accumulate)
+        # a callback may queue another: the list grows while it is walked
+        for fn in run.callbacks:
+            fn()
+        return found
+    finally:
+        mode.grad = before
+        run.callbacks = outer
+
+
+def _walk(
+    roots: Sequence[tuple[Any, Any]], keep: bool, create: bool, targets: Sequence[Any] | None, accumulate: bool
+) -> list[Any]:
+    order, uses = schedule([edge for edge, _ in roots])
+    wanted: dict[Any, list[int]] = {}
+    needed = None
+    if targets is not None:
+        for i, edge in enumerate(targets):
+            key = (edge.node, edge.index) if edge.kind == OUTPUT else edge
+            wanted.setdefault(key, []).append(i)
+        plain = {key[0] if type(key) is tuple else key for key in wanted}
+        needed = _needed(order, plain)
+    found: list[Any] = [None] * (len(targets) if targets is not None else 0)
+    pending: dict[Any, Any] = {}
+    summed: set[Any] = set()
+
+    def leaf_done(leaf: Any, g: Any) -> None:
+        if leaf._hooks:
+            g = call_hooks(leaf._hooks.values(), g, create)
+        slots = wanted.get(leaf)
+        if slots is not None and not accumulate:
+            for i in slots:
+                found[i] = g
+        elif accumulate and (targets is None or slots is not None):
+            accumulate_grad(leaf, g, create)
+
+    def send(edge: Any, g: Any) -> None:
+        """Adds a contribution to what waits for the far end of an edge."""
+        if edge.kind == OUTPUT:
+            node, i = edge.node, edge.index
+            slots = pending.get(node)
+            if slots is None:
+                slots = pending[node] = [None] * node.outputs
+            slots[i] = g if slots[i] is None else slots[i] + g
+            return
+        held = pending.get(edge)
+        if held is None:
+            if edge.kind == NODE and edge.outputs > 1:
+                held = [None] * edge.outputs
+                held[0] = g
+                pending[edge] = held
+            else:
+                pending[edge] = g
+        elif type(held) is list:
+            held[0] = g if held[0] is None else held[0] + g
+        elif edge in summed and not create:
+            held += g  # this sum is the engine's own array
+        else:
+            pending[edge] = held + g
+            if not create and held.shape:
+                summed.add(edge)
+
+    for edge, g in roots:
+        if edge.kind == LEAF:
+            if edge not in uses:
+                leaf_done(edge, g)
+                continue
+        send(edge, g)
+    del roots
+
+    nodes = iter(order)
+    order = []  # names in this frame would keep gradients and saved arrays alive
+    for node in nodes:
+        g = pending.pop(node, None)
+        skip = g is None
+        if not skip:
+            if node.hooks:
+                g = node_hooks(node, g, create)
+            if wanted and (node in wanted or node.outputs > 1):
+                _capture(node, g, wanted, found)
+            skip = needed is not None and node not in needed
+        if not skip:
+            grads = node.vjp(g, create)
+            if mode.anomaly:
+                check_finite(node, grads)
+            if not keep:
+                node.release()
+        edges = node.edges
+        g = None
+        for i, edge in enumerate(edges):
+            if edge is None:
+                continue
+            kind = edge.kind
+            g = None if skip else grads[i]
+            if kind == LEAF:
+                left = uses[edge] - 1
+                uses[edge] = left
+                if left:
+                    if g is not None:
+                        send(edge, g)
+                    continue
+                if edge in pending:
+                    if g is not None:
+                        send(edge, g)
+                    g = pending.pop(edge)
+                elif g is not None:
+                    grads[i] = None  # now the engine alone holds it, and may keep its array as it is
+                if g is not None:
+                    leaf_done(edge, g)
+            elif g is not None:
+                send(edge, g)
+        grads = g = None
+    return found
+
+
+def _capture(node: Node, g: Any, wanted: dict[Any, list[int]], found: list[Any]) -> None:
+    """Keeps gradients of tensors inside the graph that were asked for."""
+    if node.outputs == 1:
+        for i in wanted[node]:
+            found[i] = g
+        return
+    for k in range(node.outputs):
+        for i in wanted.get((node, k), ()):
+            found[i] = g[k]
+
+
+def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
+    """Adds to `leaf.grad`: in place where there is one, into the leaf's home for gradients, or as it comes."""
+    grad = leaf._grad
+    if create:
+        leaf._grad = g if grad is None else grad + g
+    elif grad is not None:
+        array = grad.array
+        if array.dtype == g.dtype:
+            array += g
+        else:
+            array += g.astype(array.dtype)
+        grad._version[0] += 1
+    elif leaf._grad_home is not None:
+        leaf._grad_home.array[...] = g
+        leaf._grad = leaf._grad_home
+    else:
+        if type(g) not in array_namespace:
+            g = np.array(g)  # NumPy's arithmetic makes scalars of 0-d arrays
+        elif g.base is not None or _held(g) > _OWNED or not g.flags.writeable:
+            g = g.copy()
+        if g.dtype is not leaf.array.dtype:
+            g = g.astype(leaf.array.dtype, copy=False)
+        leaf._grad = wrap(g)
+    if leaf._whole_hooks:
+        for hook in list(leaf._whole_hooks.values()):
+            hook(leaf)
+
+
+def call_hooks(hooks: Iterable[Callable[[Any], Any]], g: Any, create: bool) -> Any:
+    """Runs hooks on a gradient: they see Tensors, and may return another one."""
+    tensor = g if create else wrap(np.asarray(g) if type(g) not in array_namespace else g)
+    for hook in list(hooks):
+        result = hook(tensor)
+        if result is not None:
+            tensor = result
+    return tensor if create else tensor.array
+
+
+def node_hooks(node: Node, g: Any, create: bool) -> Any:
+    for index, hooks in node.hooks.items():
+        if node.outputs == 1:
+            g = call_hooks(hooks.values(), g, create)
+        elif g[index] is not None:
+            g[index] = call_hooks(hooks.values(), g[index], create)
+    return g
+
+
+def check_finite(node: Node, grads: Sequence[Any]) -> None:
+    for i, g in enumerate(grads):
+        if g is None:
+            continue
+        array = g.array if isinstance(g, Variable) else g
+        if np.isnan(np.asarray(array, dtype=np.float64)).any():
+            made = f"; the op was called at {node.where}" if node.where else ""
+            raise RuntimeError(
+                f"[detect_anomaly] gradients must not be NaN, came NaN from {node.name()} for its input {i}{made}"
+            )
+
+
+def call_site() -> str:
+    """`file:line` of the innermost caller outside of ringgrad."""
+    frame = sys._getframe(1)
+    package = __name__.split(".")[0] + "."
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+tensor_class: type = Variable
+_new = object.__new__
+
+
+def wrap(array: Any) -> Any:
+    """A Tensor over an array, without any of the checks of its constructor."""
+    t = _new(tensor_class)
+    t.array = array
+    t._version = [0, None]
+    return t
+
+
+def set_tensor_class(cls: type) -> None:
+    """Called once by the tensor folder, which stands above this one: what results of ops are."""
+    global tensor_class
+    tensor_class = cls

@@ -1,0 +1,180 @@
+"""In-place operations under autograd.
+
+Writing into a tensor gives it a new place in the graph. Writing into a view gives its base a new place: the
+base's gradient is the old one with the part under the view sent through the written operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh
+from .op import Op, OpNode, describe, listeners, tensor_ops
+
+
+class CopySlices(Node):
+    """Gradient of a base of which a view was written by the op recorded in `inner`."""
+
+    __slots__ = ("inner", "replay")
+
+    def __init__(self, base_edge: Any, replay: Sequence[tuple[Any, dict[str, Any]]], inner: Node) -> None:
+        super().__init__((base_edge, *inner.edges[1:]))
+        self.replay, self.inner = replay, inner
+
+    def vjp(self, g: Any, create: bool) -> list[Any]:
+        g = g.clone() if create else g.copy(order="K")
+        part = g
+        for op, kw in self.replay:
+            part = op(part, **kw) if create else op.forward(array_namespace[type(g)], part, **kw)
+        old, *others = self.inner.vjp(part.clone() if create else part.copy(), create)
+        if create:
+            part.zero_() if old is None else part.copy_(old)
+        else:
+            part[...] = 0 if old is None else old
+        return [g, *others]
+
+    def release(self) -> None:
+        self.inner.release()
+
+    def name(self) -> str:
+        return "CopySlices"
+
+
+def check_writable(name: str, x: Any) -> None:
+    """What PyTorch forbids: in-place writes to leaves that require gradients, and to some views."""
+    if not mode.grad:
+        return
+    if x._base is not None:
+        refresh(x)
+        if x._replay is None and (x._needs or x._base._needs):
+            raise RuntimeError(
+                f"[{name}] a view that came together with others (split, unbind) must not be written in place: the"
+                " others' gradients could not follow; use clone() before, or narrow() for the view"
+            )
+        if x._base._needs and x._base._node is None:
+            raise RuntimeError(
+                f"[{name}] a view of a leaf that requires grad must not be written in place:"
+                " do it under no_grad(), or on a clone()"
+            )
+    elif x._needs and x._node is None:
+        raise RuntimeError(
+            f"[{name}] a leaf that requires grad must not be written in place: do it under no_grad(),"
+            " or on a clone()"
+        )
+
+
+def written(x: Any) -> None:
+    """Notes that a tensor's memory changed, and where."""
+    version = x._version
+    version[0] += 1
+    version[1] = call_site()
+
+
+def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> Any:
+    """Writes op(x, *others) into x, and records it; returns x."""
+    declared: Op = getattr(op, "op", op)
+    check_writable(declared.name + "_", x)
+    args: Sequence[Any] = (x, *others)
+    if declared.prepare is not None:
+        args, kw = declared.prepare(x, *others, **kw)
+    arrays = [a.array if isinstance(a, Variable) else a for a in args]
+    y, extra = declared.compute(arrays, kw)
+    write(declared.name + "_", x, y)
+    needs = mode.grad and declared.differentiable and any(isinstance(a, Variable) and a._needs for a in args)
+    if needs or x._needs:
+        record(x, _node(declared, x, args, arrays, kw, y, extra) if needs else None)
+    elif x._base is not None:
+        x._view_version = x._version[0]
+    if listeners:
+        for listener in listeners:
+            listener(declared, args, kw, x)
+    return x
+
+
+def _node(
+    op: Op, target: Any, args: Sequence[Any], arrays: list[Any], kw: dict[str, Any], y: Any, extra: Any
+) -> OpNode:
+    """The op's node, whose saved inputs count as of the version before the write."""
+    node = OpNode(op, args, arrays, kw, target.array if "y" in op.kept([True] * len(args)) else y, extra)
+    versions = []
+    for counter, version, name in node.versions:
+        versions.append((counter, version - 1 if counter is target._version else version, name))
+    if "y" in node.saved:
+        versions.append((target._version, target._version[0], "y"))
+    node.versions = versions
+    return node
+
+
+def write(name: str, x: Any, y: Any) -> None:
+    """Copies an array into a tensor's memory."""
+    array = x.array
+    if y.shape != array.shape:
+        raise RuntimeError(f"[{name}] the result must have the tensor's shape {list(array.shape)}, came {list(y.shape)}")
+    if y.dtype != array.dtype and not _fits(y.dtype, array.dtype):
+        raise RuntimeError(f"[{name}] the result's type {y.dtype.name} cannot be cast to the tensor's {array.dtype.name}")
+    if not array.flags.writeable:
+        raise RuntimeError(
+            f"[{name}] the memory must be writable, came {describe(x)} whose elements share memory (expand) or are"
+            " read-only: use clone() before"
+        )
+    array[...] = y
+    written(x)
+
+
+def _fits(source: Any, target: Any) -> bool:
+    rank = {"b": 0, "i": 1, "u": 1, "f": 2, "V": 2, "c": 3}
+    return rank.get(source.kind, 2) <= rank.get(target.kind, 2)
+
+
+def record(x: Any, node: Any) -> None:
+    """Gives a written tensor its new place in the graph; None: its content no longer depends on anything."""
+    base = x._base
+    if base is None:
+        if node is not None:
+            x._node, x._needs = node, True
+        return
+    if node is not None:
+        base._node = CopySlices(edge_of(base), x._replay, node)
+        base._needs = True
+        assert base._base is None, "the base of a view is never a view"
+        x._needs = True
+    refresh(x)
+
+
+def assign(x: Any, index: Any, value: Any) -> None:
+    """x[index] = value."""
+    check_writable("setitem", x)
+    array = x.array
+    if isinstance(value, Variable):
+        source = value.array
+    else:
+        source = np.asarray(value)
+        if source.dtype != array.dtype:
+            source = source.astype(array.dtype)
+        value = None
+    if not array.flags.writeable:
+        raise RuntimeError(
+            f"[setitem] the memory must be writable, came {describe(x)} whose elements share memory (expand) or are"
+            " read-only: use clone() before"
+        )
+    try:
+        array[index] = source
+    except (ValueError, TypeError) as error:
+        raise RuntimeError(
+            f"[setitem] the value must fit the indexed part ({error}), came {describe(source)} for {describe(x)}"
+        ) from None
+    needs = mode.grad and (x._needs or (value is not None and value._needs))
+    written(x)
+    if not needs:
+        return
+    op = tensor_ops["setitem"]
+    args = (x, value if value is not None else source)
+    if value is not None and value.array.dtype != array.dtype:
+        args = (x, tensor_ops["cast"](value, dtype=array.dtype))
+    record(x, OpNode(op, args, [array, args[1].array if value is not None else source], {"index": index}, None, None))
+
+
+__all__ = ["CopySlices", "apply_inplace", "assign", "check_writable", "record", "write", "written"]

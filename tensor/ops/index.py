@@ -1,0 +1,237 @@
+"""Indexing: reading and writing parts of tensors, gathering and scattering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...autograd.engine import Variable, array_namespace
+from ...autograd.op import Op, describe
+from ..dtypes import BOOL, I64, category
+from .declare import axis_of
+
+Prepared = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def plain_index(index: Any) -> tuple[Any, bool]:
+    """An index in NumPy's terms, and whether it is basic (slices, ints, None, ...): then the result is a view."""
+    items = index if type(index) is tuple else (index,)
+    out: list[Any] = []
+    basic = True
+    for item in items:
+        if isinstance(item, Variable):
+            array = item.array
+            if category(array.dtype) > 1:
+                raise IndexError(f"[index] an index must be integer or bool, came {describe(item)}")
+            if not array.ndim and array.dtype != BOOL:
+                item = int(array)
+            else:
+                item, basic = array, False
+        elif isinstance(item, list | range):
+            found = _sequence_index(item)
+            if isinstance(found, list):
+                out.extend(found)
+                continue
+            item, basic = found, False
+        elif type(item) in array_namespace:
+            basic = basic and item.ndim == 0 and item.dtype != BOOL
+        elif isinstance(item, bool | np.bool_):
+            basic = False
+        elif isinstance(item, slice):
+            item = _slice(item)
+        elif item is not None and item is not Ellipsis and not isinstance(item, int | np.integer):
+            if hasattr(item, "__index__"):
+                item = item.__index__()
+            else:
+                raise IndexError(
+                    f"[index] must be ints, slices, None, ..., or integer or bool tensors, came {type(item).__name__}"
+                )
+        out.append(item)
+    if basic and not any(item is Ellipsis for item in out):
+        out.append(Ellipsis)  # without it NumPy copies a single element out instead of giving a 0-d view
+    return tuple(out), basic
+
+
+def _slice(s: slice) -> slice:
+    parts = [int(p) if isinstance(p, Variable) else p for p in (s.start, s.stop, s.step)]
+    if parts[2] is not None and parts[2] <= 0:
+        raise ValueError(f"[index] the step of a slice must be positive, came {parts[2]}: use flip")
+    return slice(*parts)
+
+
+def _sequence_index(items: Any) -> Any:
+    items = list(items)
+    if any(isinstance(i, slice) or i is None or i is Ellipsis for i in items):
+        return list(plain_index(tuple(items))[0])
+    array = np.asarray([i.array if isinstance(i, Variable) else i for i in items])
+    return array.astype(I64) if not array.size else array
+
+
+
+def _adjoint(xp: Any, g: Any, *, shape: tuple[int, ...], index: Any, basic: bool) -> Any:
+    out = xp.zeros(shape, g.dtype)
+    if basic:
+        out[index] += g
+    elif all(type(i) not in array_namespace or i.dtype == BOOL for i in index):
+        out[index] = g  # masks never name an element twice
+    else:
+        add_at(xp, out, index, g)
+    return out
+
+
+def add_at(xp: Any, out: Any, index: Any, values: Any) -> None:
+    """out[index] += values, where an element may be named several times."""
+    if len(index) == 1 and out.ndim == 2 and index[0].dtype != BOOL and index[0].size > 32:
+        rows_add(xp, out, index[0].reshape(-1), values.reshape(-1, out.shape[1]))
+    else:
+        xp.add.at(out, index, values)
+
+
+def rows_add(xp: Any, out: Any, rows: Any, values: Any) -> None:
+    """Adds values[i] to out[rows[i]]: sorted by row, then summed in runs, which keeps the order of each row's sum."""
+    order = rows.argsort(kind="stable")
+    sorted_rows = rows[order]
+    starts = xp.flatnonzero(xp.concatenate([[True], sorted_rows[1:] != sorted_rows[:-1]]))
+    out[sorted_rows[starts]] += xp.add.reduceat(values[order], starts, axis=0)
+
+
+getitem_adjoint = Op(
+    "getitem_adjoint",
+    _adjoint,
+    [lambda ops, g, index, basic: ops.getitem(g, index=index) if basic else ops.index(g, index=index)],
+    half="native",
+)
+getitem = Op(
+    "getitem",
+    lambda xp, x, *, index: x[index],
+    [lambda ops, g, x_shape, index: ops.getitem_adjoint(g, shape=x_shape, index=index, basic=True)],
+    view=True,
+    half="native",
+)
+index = Op(
+    "index",
+    lambda xp, x, *, index: x[index],
+    [lambda ops, g, x_shape, index: ops.getitem_adjoint(g, shape=x_shape, index=index, basic=False)],
+    half="native",
+)
+
+
+def _setitem(xp: Any, x: Any, value: Any, *, index: Any) -> Any:
+    y = x.copy()
+    y[index] = value
+    return y
+
+
+def _without(xp: Any, g: Any, *, index: Any) -> Any:
+    y = g.copy()
+    y[index] = 0
+    return y
+
+
+erase = Op(
+    "erase", _without, [lambda ops, g, index: ops.erase(g, index=index)], half="native"
+)  # zeros at an index: the gradient of what was overwritten
+setitem = Op(
+    "setitem",
+    _setitem,
+    [
+        lambda ops, g, index: ops.erase(g, index=index),
+        lambda ops, g, value_shape, index: ops.sum_to_shape(ops.index(g, index=index), shape=value_shape),
+    ],
+    half="native",
+    hint="the value must broadcast to the indexed part",
+)
+
+# ---- along one dimension
+
+
+def _index_of(name: str, index: Any) -> np.ndarray[Any, Any]:
+    array = index.array if isinstance(index, Variable) else index
+    if category(array.dtype) != 1:
+        raise RuntimeError(f"[{name}] the index must be an integer tensor, came {describe(index)}")
+    return array
+
+
+def _inside(name: str, index: Any, size: int, low: int = 0) -> None:
+    if index.size and (index.min() < low or index.max() >= size):
+        bad = index.min() if index.min() < low else index.max()
+        raise IndexError(f"[{name}] indices must be in [{low}, {size - 1}], came {int(bad)}")
+
+
+def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
+    i = _index_of("gather", index)
+    d = axis_of("gather", dim, x.ndim)
+    if i.ndim != x.ndim and x.ndim and i.ndim:
+        raise RuntimeError(f"[gather] input and index must have equally many dimensions, came {x.ndim} and {i.ndim}")
+    for k in range(x.ndim):
+        if k != d and i.ndim and i.shape[k] > x.shape[k]:
+            raise RuntimeError(
+                f"[gather] the index must not be larger than the input outside of dimension {d}, came"
+                f" {list(i.shape)} and {list(x.shape)}"
+            )
+    _inside("gather", i, x.shape[d] if x.ndim else 1)
+    return (x,), {"dim": d, "index": i}
+
+
+def along(xp: Any, index: Any, dim: int) -> tuple[Any, ...]:
+    """The full index of take_along_axis, for an index smaller than the array too."""
+    grid = [xp.arange(n).reshape((1,) * k + (n,) + (1,) * (index.ndim - k - 1)) for k, n in enumerate(index.shape)]
+    grid[dim] = index
+    return tuple(grid)
+
+
+def _gather(xp: Any, x: Any, *, dim: int, index: Any) -> Any:
+    return x[along(xp, index, dim)] if x.ndim and index.ndim else x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
+
+
+def _scatter_into_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
+    out = xp.zeros(shape, x.dtype)
+    if out.ndim and index.ndim:
+        xp.add.at(out, along(xp, index, dim), x)
+    else:
+        xp.add.at(out.reshape(-1), index.reshape(-1), x.reshape(-1))
+    return out
+
+
+scatter_into_zeros = Op(
+    "scatter_into_zeros",
+    _scatter_into_zeros,
+    [lambda ops, g, dim, index: ops.gather(g, dim=dim, index=index)],
+)
+gather = Op(
+    "gather",
+    _gather,
+    [lambda ops, g, x_shape, dim, index: ops.scatter_into_zeros(g, shape=x_shape, dim=dim, index=index)],
+    half="native",
+    prepare=_gather_prepare,
+    onnx="GatherElements",
+)
+
+
+def _index_select_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
+    i = _index_of("index_select", index)
+    if i.ndim > 1:
+        raise IndexError(f"[index_select] the index must have one dimension, came shape {list(i.shape)}")
+    d = axis_of("index_select", dim, x.ndim)
+    _inside("index_select", i, x.shape[d] if x.ndim else 1)
+    return (x,), {"dim": d, "index": i.reshape(-1)}
+
+
+def _index_add_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
+    out = xp.zeros(shape, x.dtype)
+    xp.add.at(xp.moveaxis(out, dim, 0) if out.ndim else out.reshape(1), index, xp.moveaxis(x, dim, 0) if x.ndim else x)
+    return out
+
+
+index_add_zeros = Op(
+    "index_add_zeros", _index_add_zeros, [lambda ops, g, dim, index: ops.index_select(g, dim=dim, index=index)]
+)
+index_select = Op(
+    "index_select",
+    lambda xp, x, *, dim, index: xp.take(x, index, axis=dim) if x.ndim else x.copy(),
+    [lambda ops, g, x_shape, dim, index: ops.index_add_zeros(g, shape=x_shape, dim=dim, index=index)],
+    half="native",
+    prepare=_index_select_prepare,
+    onnx="Gather",
+)

@@ -1,0 +1,108 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...autograd.engine import Variable
+from ...autograd.op import Op, describe
+from ..dtypes import BOOL
+
+Prepared = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def same_dtype(name: str, *args: Any) -> None:
+    found = {a.array.dtype for a in args if isinstance(a, Variable)}
+    if len(found) > 1:
+        raise RuntimeError(f"[{name}] dtypes must be equal, came {', '.join(describe(a) for a in args)}")
+
+
+def _matmul_prepare(a: Any, b: Any) -> Prepared:
+    if isinstance(a, Variable):
+        if not isinstance(b, Variable):
+            raise TypeError(f"[matmul] must be called with two Tensors, came {type(b).__name__}")
+        same_dtype("matmul", a, b)
+        if not a.ndim or not b.ndim:
+            raise RuntimeError(f"[matmul] both must have dimensions, came {describe(a)} and {describe(b)}")
+        if a.array.dtype == BOOL:
+            raise RuntimeError("[matmul] the dtype must be numeric, came bool")
+    return (a, b), {}
+
+
+def _matmul(xp: Any, a: Any, b: Any) -> Any:
+    """Batches times one matrix are one large product, not a loop of small ones."""
+    if a.ndim > 2 and b.ndim == 2:
+        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
+    return a @ b
+
+
+def _matmul_a(ops: Any, g: Any, b: Any, a_shape: tuple[int, ...]) -> Any:
+    if b.ndim == 1:
+        g = ops.unsqueeze(g, dim=-1) if len(a_shape) > 1 else g
+        return g * b
+    if len(a_shape) == 1:
+        g = ops.unsqueeze(g, dim=-2)
+        full = ops.matmul(g, ops.transpose(b, dim0=-1, dim1=-2))
+        return ops.sum_to_shape(ops.squeeze(full, dim=-2), shape=a_shape)
+    return ops.sum_to_shape(ops.matmul(g, ops.transpose(b, dim0=-1, dim1=-2)), shape=a_shape)
+
+
+def _matmul_b(ops: Any, g: Any, a: Any, b_shape: tuple[int, ...]) -> Any:
+    if a.ndim == 1:
+        if len(b_shape) == 1:
+            return g * a
+        column = ops.unsqueeze(a, dim=-1)
+        return ops.sum_to_shape(column * ops.unsqueeze(g, dim=-2), shape=b_shape)
+    if len(b_shape) == 1:
+        flat = a.reshape((-1, a.shape[-1]))
+        return ops.matmul(g.reshape((-1,)), flat)
+    if len(b_shape) == 2 and a.ndim > 2:
+        left = ops.transpose(a.reshape((-1, a.shape[-1])), dim0=0, dim1=1)
+        return ops.matmul(left, g.reshape((-1, g.shape[-1])))
+    return ops.sum_to_shape(ops.matmul(ops.transpose(a, dim0=-1, dim1=-2), g), shape=b_shape)
+
+
+matmul = Op(
+    "matmul",
+    _matmul,
+    [_matmul_a, _matmul_b],
+    prepare=_matmul_prepare,
+    hint="the last dimension of the first must equal the last but one of the second, batches must broadcast",
+    onnx="MatMul",
+)
+
+
+def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
+    flat = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
+    y = flat @ weight.T
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim != 2 else y
+
+
+def _linear_prepare(x: Any, weight: Any, bias: Any = None) -> Prepared:
+    if isinstance(x, Variable):
+        same_dtype("linear", x, weight, bias)
+        if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
+            raise RuntimeError(
+                f"[linear] the input's last dimension must equal the weight's second, came input {describe(x)} and"
+                f" weight {describe(weight)}"
+            )
+    return ((x, weight) if bias is None else (x, weight, bias)), {}
+
+
+def _flat(t: Any) -> Any:
+    return t if t.ndim == 2 else t.reshape((-1, t.shape[-1]))
+
+
+linear = Op(
+    "linear",
+    _linear,
+    [
+        lambda ops, g, weight: ops.matmul(g, weight),
+        lambda ops, g, x: ops.matmul(ops.transpose(_flat(g), dim0=0, dim1=1), _flat(x)),
+        lambda ops, g: ops.sum(_flat(g), dim=0),
+    ],
+    prepare=_linear_prepare,
+    onnx="Gemm",
+)

@@ -1,0 +1,366 @@
+"""Elementwise ops: arithmetic, functions, comparisons, selection."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...autograd.engine import Variable, array_namespace
+from ...autograd.op import Op
+from ..dtypes import BOOL, F32, category, to_numpy
+from .declare import binary, comparison, promoted, unary
+
+# ---- arithmetic
+
+
+def _no_bool(name: str, xp: Any, a: Any, b: Any) -> None:
+    if a.dtype == BOOL and getattr(b, "dtype", BOOL) == BOOL:
+        raise RuntimeError(f"[{name}] must not be used on two bool tensors: use ^ or logical_xor")
+
+
+def _sub(xp: Any, a: Any, b: Any) -> Any:
+    try:
+        return a - b
+    except TypeError:
+        _no_bool("sub", xp, a, b)
+        raise
+
+
+def _pow(xp: Any, a: Any, b: Any) -> Any:
+    if type(b) in array_namespace:
+        if category(a.dtype) == 1 and category(b.dtype) == 1 and (b < 0).any():
+            raise RuntimeError("[pow] integers cannot be raised to negative powers, came a negative exponent")
+        if b.ndim:
+            return a**b
+        b = b.item() if b.dtype.kind != "V" else float(b)
+    return a * a if b == 2 else xp.sqrt(a) if b == 0.5 else a**b
+
+
+def _pow_a(ops: Any, g: Any, a: Any, b: Any) -> Any:
+    if b.shape == () and float(b.item()) == 2.0:
+        return g * a * 2
+    # 0 * inf must be 0 where the exponent is 0
+    return ops.where(b == 0, _zero(g), g * b * ops.pow(a, b - 1))
+
+
+def _pow_b(ops: Any, g: Any, a: Any, b: Any, y: Any) -> Any:
+    return ops.where((a == 0) & (b >= 0), _zero(g), g * y * ops.log(a))
+
+
+def _zero(like: Any) -> Any:
+    """A 0-d zero of the kind (array or Tensor) and dtype of `like`."""
+    return like.new_zeros(()) if isinstance(like, Variable) else np.zeros((), like.dtype)
+
+
+add = binary("add", lambda xp, a, b: a + b, lambda g: g, lambda g: g, onnx="Add")
+sub = binary("sub", _sub, lambda g: g, lambda g: -g, onnx="Sub")
+mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, onnx="Mul")
+div = binary(
+    "div", lambda xp, a, b: a / b, lambda g, b: g / b, lambda g, a, b: -g * a / (b * b), least=2, onnx="Div"
+)
+pow = binary("pow", _pow, _pow_a, _pow_b, onnx="Pow")
+maximum = binary(
+    "maximum",
+    lambda xp, a, b: xp.maximum(a, b),
+    lambda g, a, b: g * (a > b) + g * (a == b) * 0.5,
+    lambda g, a, b: g * (b > a) + g * (a == b) * 0.5,
+    onnx="Max",
+)
+minimum = binary(
+    "minimum",
+    lambda xp, a, b: xp.minimum(a, b),
+    lambda g, a, b: g * (a < b) + g * (a == b) * 0.5,
+    lambda g, a, b: g * (b < a) + g * (a == b) * 0.5,
+    onnx="Min",
+)
+
+
+def _floor_divide(xp: Any, a: Any, b: Any) -> Any:
+    if category(a.dtype) <= 1 and xp.any(b == 0):
+        raise RuntimeError("[floor_divide] integers cannot be divided by zero, came a zero divisor")
+    return xp.floor_divide(a, b)
+
+
+def _remainder(xp: Any, a: Any, b: Any) -> Any:
+    if category(a.dtype) <= 1 and xp.any(b == 0):
+        raise RuntimeError("[remainder] integers cannot be divided by zero, came a zero divisor")
+    return xp.remainder(a, b)
+
+
+floor_divide = binary("floor_divide", _floor_divide)
+remainder = binary("remainder", _remainder, lambda g: g, lambda ops, g, a, b: -g * ops.floor(a / b))
+fmod = binary("fmod", lambda xp, a, b: xp.fmod(a, b), lambda g: g, lambda ops, g, a, b: -g * ops.trunc(a / b))
+atan2 = binary(
+    "atan2",
+    lambda xp, a, b: xp.arctan2(a, b),
+    lambda g, a, b: g * b / (a * a + b * b),
+    lambda g, a, b: -g * a / (a * a + b * b),
+    least=2,
+)
+
+# ---- functions of one tensor
+
+neg = unary("neg", lambda xp, x: -x, lambda g: -g, onnx="Neg", hint="bool tensors cannot be negated: use ~")
+abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x), onnx="Abs")
+sign = unary("sign", lambda xp, x: xp.sign(x), lambda g: g * 0, onnx="Sign")
+square = unary("square", lambda xp, x: x * x, lambda g, x: g * x * 2)
+exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, onnx="Exp")
+expm1 = unary("expm1", lambda xp, x: xp.expm1(x), lambda g, y: g * (y + 1), floating=True)
+exp2 = unary("exp2", lambda xp, x: xp.exp2(x), lambda g, y: g * y * math.log(2), floating=True)
+log = unary("log", lambda xp, x: xp.log(x), lambda g, x: g / x, floating=True, onnx="Log")
+log2 = unary("log2", lambda xp, x: xp.log2(x), lambda g, x: g / (x * math.log(2)), floating=True)
+log10 = unary("log10", lambda xp, x: xp.log10(x), lambda g, x: g / (x * math.log(10)), floating=True)
+log1p = unary("log1p", lambda xp, x: xp.log1p(x), lambda g, x: g / (x + 1), floating=True)
+sqrt = unary("sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, onnx="Sqrt")
+rsqrt = unary("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda g, y: g * y * y * y * -0.5, floating=True)
+reciprocal = unary("reciprocal", lambda xp, x: 1 / x, lambda g, y: -g * y * y, floating=True, onnx="Reciprocal")
+sin = unary("sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, onnx="Sin")
+cos = unary("cos", lambda xp, x: xp.cos(x), lambda ops, g, x: -g * ops.sin(x), floating=True, onnx="Cos")
+tan = unary("tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, onnx="Tan")
+asin = unary(
+    "asin", lambda xp, x: xp.arcsin(x), lambda ops, g, x: g * ops.rsqrt(1 - x * x), floating=True, onnx="Asin"
+)
+acos = unary(
+    "acos", lambda xp, x: xp.arccos(x), lambda ops, g, x: -g * ops.rsqrt(1 - x * x), floating=True, onnx="Acos"
+)
+atan = unary("atan", lambda xp, x: xp.arctan(x), lambda g, x: g / (x * x + 1), floating=True, onnx="Atan")
+sinh = unary("sinh", lambda xp, x: xp.sinh(x), lambda ops, g, x: g * ops.cosh(x), floating=True, onnx="Sinh")
+cosh = unary("cosh", lambda xp, x: xp.cosh(x), lambda ops, g, x: g * ops.sinh(x), floating=True, onnx="Cosh")
+tanh = unary("tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, onnx="Tanh")
+floor = unary("floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0, onnx="Floor")
+ceil = unary("ceil", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.ceil(x), lambda g: g * 0, onnx="Ceil")
+trunc = unary("trunc", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.trunc(x), lambda g: g * 0)
+
+
+def _round(xp: Any, x: Any, *, decimals: int = 0) -> Any:
+    return xp.round(x, decimals)
+
+
+round = Op("round", _round, [lambda g: g * 0], onnx="Round")
+
+
+sigmoid = unary("sigmoid", lambda xp, x: 1 / (1 + xp.exp(-x)), lambda g, y: g * (y * (1 - y)), floating=True, onnx="Sigmoid")
+
+
+def _erf(xp: Any, x: Any) -> Any:
+    return rational_erf(xp, x) if x.dtype == F32 else _cody_erf(xp, x)
+
+
+# Numerator and denominator of erf(x) / x in x^2 on [-4, 4], to float32's precision (as in Eigen's and XLA's erf).
+_P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05)
+_P += (-7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02)
+_Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03)
+_Q += (-1.42647390514189e-02,)
+
+
+def rational_erf(xp: Any, x: Any) -> Any:
+    """erf in float32, in pieces that stay in the cache."""
+    if not x.ndim:
+        return rational_erf(xp, x.reshape(1)).reshape(())
+    y = xp.empty(x.shape, x.dtype)
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    step = 16384
+    p, q, z = (xp.empty(min(step, flat_x.size), x.dtype) for _ in range(3))
+    for start in range(0, flat_x.size, step):
+        part = flat_x[start : start + step]
+        n = part.size
+        clipped = xp.clip(part, -4.0, 4.0, out=flat_y[start : start + step])
+        z_, p_, q_ = z[:n], p[:n], q[:n]
+        xp.multiply(clipped, clipped, out=z_)
+        _horner(xp, _P, z_, p_)
+        _horner(xp, _Q, z_, q_)
+        xp.divide(p_, q_, out=p_)
+        xp.multiply(clipped, p_, out=clipped)
+    return y
+
+
+def _horner(xp: Any, coefficients: tuple[float, ...], z: Any, out: Any) -> None:
+    xp.multiply(z, coefficients[0], out=out)
+    for c in coefficients[1:-1]:
+        xp.add(out, c, out=out)
+        xp.multiply(out, z, out=out)
+    xp.add(out, coefficients[-1], out=out)
+
+
+# W. J. Cody, Rational Chebyshev approximations for the error function (1969): float64.
+_C1 = (1.85777706184603153e-1, 3.16112374387056560e00, 1.13864154151050156e02, 3.77485237685302021e02)
+_C1 += (3.20937758913846947e03,)
+_D1 = (1.0, 2.36012909523441209e01, 2.44024637934444173e02, 1.28261652607737228e03, 2.84423683343917062e03)
+_C2 = (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e00, 6.61191906371416295e01)
+_C2 += (2.98635138197400131e02, 8.81952221241769090e02, 1.71204761263407058e03, 2.05107837782607147e03)
+_C2 += (1.23033935479799725e03,)
+_D2 = (1.0, 1.57449261107098347e01, 1.17693950891312499e02, 5.37181101862009858e02, 1.62138957456669019e03)
+_D2 += (3.29079923573345963e03, 4.36261909014324716e03, 3.43936767414372164e03, 1.23033935480374942e03)
+_C3 = (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1)
+_C3 += (1.60837851487422766e-2, 6.58749161529837803e-4)
+_D3 = (1.0, 2.56852019228982242e00, 1.87295284992346047e00, 5.27905102951428412e-1, 6.05183413124413191e-2)
+_D3 += (2.33520497626869185e-3,)
+
+
+def _ratio(xp: Any, c: tuple[float, ...], d: tuple[float, ...], z: Any) -> Any:
+    return xp.polyval(xp.asarray(c), z) / xp.polyval(xp.asarray(d), z)
+
+
+def _cody_erf(xp: Any, x: Any) -> Any:
+    ax = xp.abs(x)
+    inner = x * _ratio(xp, _C1, _D1, xp.minimum(ax, 0.5) ** 2)
+    middle = 1 - xp.exp(-ax * ax) * _ratio(xp, _C2, _D2, xp.clip(ax, 0.46875, 4.0))
+    z = 1 / xp.maximum(ax, 4.0) ** 2
+    outer = 1 - xp.exp(-ax * ax) * (1 / math.sqrt(math.pi) - z * _ratio(xp, _C3, _D3, z)) / xp.maximum(ax, 4.0)
+    y = xp.copysign(xp.where(ax > 4.0, outer, middle), x)
+    return xp.where(xp.isnan(x), x, xp.where(ax <= 0.46875, inner, y))
+
+
+erf = unary(
+    "erf", _erf, lambda ops, g, x: g * ops.exp(-x * x) * (2 / math.sqrt(math.pi)), floating=True, onnx="Erf"
+)
+# ---- comparisons and bits
+
+eq = comparison("eq", lambda xp, a, b: a == b, onnx="Equal")
+ne = comparison("ne", lambda xp, a, b: a != b)
+lt = comparison("lt", lambda xp, a, b: a < b, onnx="Less")
+le = comparison("le", lambda xp, a, b: a <= b, onnx="LessOrEqual")
+gt = comparison("gt", lambda xp, a, b: a > b, onnx="Greater")
+ge = comparison("ge", lambda xp, a, b: a >= b, onnx="GreaterOrEqual")
+logical_and = comparison("logical_and", lambda xp, a, b: xp.logical_and(a, b), onnx="And")
+logical_or = comparison("logical_or", lambda xp, a, b: xp.logical_or(a, b), onnx="Or")
+logical_xor = comparison("logical_xor", lambda xp, a, b: xp.logical_xor(a, b), onnx="Xor")
+logical_not = unary("logical_not", lambda xp, x: xp.logical_not(x), onnx="Not")
+bitwise_and = binary("bitwise_and", lambda xp, a, b: a & b, hint="must be bool or integer tensors")
+bitwise_or = binary("bitwise_or", lambda xp, a, b: a | b, hint="must be bool or integer tensors")
+bitwise_xor = binary("bitwise_xor", lambda xp, a, b: a ^ b, hint="must be bool or integer tensors")
+bitwise_not = unary("bitwise_not", lambda xp, x: ~x, hint="must be a bool or integer tensor")
+lshift = binary("bitwise_left_shift", lambda xp, a, b: a << b, hint="must be integer tensors")
+rshift = binary("bitwise_right_shift", lambda xp, a, b: a >> b, hint="must be integer tensors")
+isnan = unary("isnan", lambda xp, x: xp.isnan(x), onnx="IsNaN")
+isinf = unary("isinf", lambda xp, x: xp.isinf(x), onnx="IsInf")
+isfinite = unary("isfinite", lambda xp, x: xp.isfinite(x))
+
+# ---- dtype, copies
+
+
+def _cast(xp: Any, x: Any, *, dtype: Any) -> Any:
+    return x.astype(dtype)
+
+
+def _cast_rule(ops: Any, g: Any, x_dtype: Any) -> Any:
+    return ops.cast(g, dtype=x_dtype)
+
+
+cast = Op(
+    "cast",
+    _cast,
+    [_cast_rule],
+    half="native",
+    prepare=lambda x, *, dtype: ((x,), {"dtype": to_numpy(dtype)}),
+    onnx="Cast",
+)
+clone = unary("clone", lambda xp, x: x.copy(order="K"), lambda g: g, onnx="Identity")
+
+# ---- selection
+
+
+def _where_prepare(condition: Any, a: Any, b: Any) -> tuple[Any, dict[str, Any]]:
+    cond = condition.array if isinstance(condition, Variable) else np.asarray(condition)
+    if cond.dtype != BOOL:
+        raise RuntimeError(f"[where] the condition must be a bool tensor, came {cond.dtype.name}")
+    if type(a) in array_namespace and type(b) in array_namespace and a.dtype == b.dtype:
+        return (condition, a, b), {}
+    return (condition, *promoted("where", (a, b))), {}
+
+
+where = Op(
+    "where",
+    lambda xp, condition, a, b: xp.where(condition, a, b),
+    [
+        None,
+        lambda ops, g, condition: ops.where(condition, g, _zero(g)),
+        lambda ops, g, condition: ops.where(condition, _zero(g), g),
+    ],
+    broadcast=True,
+    prepare=_where_prepare,
+    hint="shapes must broadcast: be equal, or 1, from the last dimension on",
+    onnx="Where",
+)
+
+
+def _clamp(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:
+    if min is None and max is None:
+        raise RuntimeError("[clamp] min or max must be given, came neither")
+    if min is not None:
+        x = xp.maximum(x, min)
+    return x if max is None else xp.minimum(x, max)
+
+
+def _clamp_x(ops: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
+    inside = x == x if min is None else x >= min
+    if max is not None:
+        inside = inside & (x <= max)
+    return ops.where(inside, g, _zero(g))
+
+
+def _clamp_prepare(x: Any, min: Any = None, max: Any = None) -> tuple[Any, dict[str, Any]]:
+    given = [v for v in (x, min, max) if v is not None]
+    cast_ = iter(promoted("clamp", tuple(given)))
+    return tuple(None if v is None else next(cast_) for v in (x, min, max)), {}
+
+
+clamp = Op(
+    "clamp",
+    _clamp,
+    [
+        _clamp_x,
+        lambda ops, g, x, min: ops.where(x < min, g, _zero(g)),
+        lambda ops, g, x, max: ops.where(x > max, g, _zero(g)),
+    ],
+    broadcast=True,
+    prepare=_clamp_prepare,
+    onnx="Clip",
+)
+
+
+def _masked_fill_prepare(x: Any, mask: Any, value: Any) -> tuple[Any, dict[str, Any]]:
+    m = mask.array if isinstance(mask, Variable) else mask
+    if m.dtype != BOOL:
+        raise RuntimeError(f"[masked_fill] the mask must be a bool tensor, came {m.dtype.name}")
+    if isinstance(value, Variable):
+        if value.array.ndim:
+            raise RuntimeError(f"[masked_fill] the value must be a number or 0-d, came shape {list(value.shape)}")
+        return (x, mask, cast(value, dtype=x.array.dtype)), {}
+    dtype = x.array.dtype if isinstance(x, Variable) else x.dtype
+    return (x, mask, np.asarray(value, dtype)), {}
+
+
+masked_fill = Op(
+    "masked_fill",
+    lambda xp, x, mask, value: xp.where(mask, value, x),
+    [
+        lambda ops, g, mask: ops.where(mask, _zero(g), g),
+        None,
+        lambda ops, g, mask: ops.sum_to_shape(ops.where(mask, g, _zero(g)), shape=()),
+    ],
+    broadcast=True,
+    prepare=_masked_fill_prepare,
+    hint="the mask must broadcast with the tensor",
+    onnx="Where",
+)
+
+# ---- overwriting, for in-place use
+
+
+def _over(xp: Any, a: Any, b: Any) -> Any:
+    return xp.broadcast_to(b, a.shape).astype(a.dtype)
+
+
+copy = Op(
+    "copy",
+    _over,
+    [
+        lambda g: g * 0,
+        lambda ops, g, b_shape, b_dtype: ops.cast(ops.sum_to_shape(g, shape=b_shape), dtype=b_dtype),
+    ],
+    half="native",
+    hint="the source must broadcast to the target's shape",
+)

@@ -1,0 +1,315 @@
+"""Reductions and scans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...autograd.engine import Variable
+from ...autograd.op import Op
+from ..dtypes import I64, category
+from .declare import axes_of, axis_of
+from .pointwise import cast
+
+
+def _dims(name: str, x: Any, dim: Any) -> tuple[int, ...]:
+    if isinstance(dim, tuple | list) and not dim:
+        dim = None
+    return axes_of(name, dim, x.ndim)
+
+
+def _restore(ops: Any, g: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """Puts back the dimensions that a reduction took away, with size 1."""
+    if keepdim or not dim:
+        return g
+    shape = list(g.shape)
+    for d in sorted(dim):
+        shape.insert(d, 1)
+    return g.reshape(tuple(shape))
+
+
+def _sum_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable):
+        if dtype is not None:
+            x = cast(x, dtype=dtype)
+        elif category(x.array.dtype) < 2:
+            x = cast(x, dtype=I64)
+    return (x,), {"dim": _dims("sum", x, dim), "keepdim": keepdim}
+
+
+sum = Op(
+    "sum",
+    lambda xp, x, *, dim, keepdim: x.sum(axis=dim, keepdims=keepdim),
+    [lambda ops, g, x_shape, dim, keepdim: ops.expand(_restore(ops, g, dim, keepdim), shape=x_shape)],
+    prepare=_sum_prepare,
+    onnx="ReduceSum",
+)
+
+
+def _size(shape: tuple[int, ...], dim: tuple[int, ...]) -> int:
+    n = 1
+    for d in dim:
+        n *= shape[d] if shape else 1
+    return n
+
+
+def _mean_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable):
+        if dtype is not None:
+            x = cast(x, dtype=dtype)
+        if category(x.array.dtype) < 2:
+            raise RuntimeError(f"[mean] the dtype must be floating or complex, came {x.array.dtype.name}: use .float()")
+    return (x,), {"dim": _dims("mean", x, dim), "keepdim": keepdim}
+
+
+def _mean(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    n = _size(x.shape, dim)
+    total = x.sum(axis=dim, keepdims=keepdim)
+    return total / x.dtype.type(n) if n else total * x.dtype.type("nan")
+
+
+mean = Op(
+    "mean",
+    _mean,
+    [
+        lambda ops, g, x_shape, dim, keepdim: ops.expand(
+            _restore(ops, g, dim, keepdim) / _size(x_shape, dim), shape=x_shape
+        )
+    ],
+    prepare=_mean_prepare,
+    onnx="ReduceMean",
+)
+
+
+def _extreme_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """The gradient is shared evenly among equal extremes, as PyTorch's amax and amin do."""
+    hit = x == _restore(ops, y, dim, keepdim)
+    share = ops.cast(hit, dtype=g.dtype)
+    return share * _restore(ops, g, dim, keepdim) / ops.sum(share, dim=dim, keepdim=True)
+
+
+def _extreme_prepare(name: str) -> Any:
+    def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
+        dims = _dims(name, x, dim)
+        for d in dims:
+            if x.ndim and x.shape[d] == 0:
+                raise RuntimeError(f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}")
+        return (x,), {"dim": dims, "keepdim": keepdim}
+
+    return prepare
+
+
+amax = Op(
+    "amax",
+    lambda xp, x, *, dim, keepdim: x.max(axis=dim, keepdims=keepdim),
+    [_extreme_rule],
+    prepare=_extreme_prepare("amax"),
+    onnx="ReduceMax",
+)
+amin = Op(
+    "amin",
+    lambda xp, x, *, dim, keepdim: x.min(axis=dim, keepdims=keepdim),
+    [_extreme_rule],
+    prepare=_extreme_prepare("amin"),
+    onnx="ReduceMin",
+)
+
+
+def _arg_prepare(name: str) -> Any:
+    def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
+        if x.numel() == 0 if isinstance(x, Variable) else x.size == 0:
+            raise IndexError(f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}")
+        d = None if dim is None else axis_of(name, dim, x.ndim)
+        return (x,), {"dim": d if x.ndim else None, "keepdim": keepdim}
+
+    return prepare
+
+
+argmax = Op(
+    "argmax",
+    lambda xp, x, *, dim, keepdim: xp.argmax(x, axis=dim, keepdims=keepdim),
+    prepare=_arg_prepare("argmax"),
+    onnx="ArgMax",
+)
+argmin = Op(
+    "argmin",
+    lambda xp, x, *, dim, keepdim: xp.argmin(x, axis=dim, keepdims=keepdim),
+    prepare=_arg_prepare("argmin"),
+    onnx="ArgMin",
+)
+
+
+def _bool_prepare(name: str) -> Any:
+    def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
+        return (x,), {"dim": _dims(name, x, dim), "keepdim": keepdim}
+
+    return prepare
+
+
+all = Op("all", lambda xp, x, *, dim, keepdim: x.astype(bool).all(axis=dim, keepdims=keepdim), prepare=_bool_prepare("all"))
+any = Op("any", lambda xp, x, *, dim, keepdim: x.astype(bool).any(axis=dim, keepdims=keepdim), prepare=_bool_prepare("any"))
+
+
+def _prod_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable):
+        if dtype is not None:
+            x = cast(x, dtype=dtype)
+        elif category(x.array.dtype) < 2:
+            x = cast(x, dtype=I64)
+    return (x,), {"dim": _dims("prod", x, dim), "keepdim": keepdim}
+
+
+def _prod_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """Products of all others, from both sides, so that zeros are right: no division."""
+    g = _restore(ops, g, dim, keepdim)
+    if not dim:
+        return g
+    front = tuple(d for d in range(x.ndim) if d not in dim)
+    order = front + dim
+    flat = ops.permute(x, dims=order).reshape((*[x.shape[d] for d in front], -1))
+    one = ops.expand(ops.cast(flat[..., :1] == flat[..., :1], dtype=g.dtype), shape=(*flat.shape[:-1], 1))
+    left = ops.cumprod(ops.cat(one, flat[..., :-1], dim=-1), dim=-1)
+    right = ops.flip(ops.cumprod(ops.cat(one, ops.flip(flat, dims=(-1,))[..., :-1], dim=-1), dim=-1), dims=(-1,))
+    others = (left * right).reshape(tuple(x.shape[d] for d in order))
+    back = tuple(int(i) for i in np.argsort(order))
+    return g * ops.permute(others, dims=back)
+
+
+prod = Op(
+    "prod",
+    lambda xp, x, *, dim, keepdim: x.prod(axis=dim, keepdims=keepdim),
+    [_prod_rule],
+    prepare=_prod_prepare,
+    onnx="ReduceProd",
+)
+
+
+def _var_prepare(
+    x: Any, *, dim: Any = None, correction: float = 1, keepdim: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable) and category(x.array.dtype) < 2:
+        raise RuntimeError(f"[var] the dtype must be floating or complex, came {x.array.dtype.name}")
+    return (x,), {"dim": _dims("var", x, dim), "correction": correction, "keepdim": keepdim}
+
+
+def _var(xp: Any, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    n = _size(x.shape, dim)
+    centred = x - x.sum(axis=dim, keepdims=True) / x.dtype.type(n or 1)
+    total = (centred * centred).sum(axis=dim, keepdims=keepdim)
+    return total / xp.maximum(x.dtype.type(n - correction), x.dtype.type(0))
+
+
+def _var_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    n = _size(x.shape, dim)
+    centred = x - ops.mean(x, dim=dim, keepdim=True)
+    scale = 2 / max(n - correction, 0) if n - correction > 0 else float("nan")
+    return _restore(ops, g, dim, keepdim) * centred * scale
+
+
+var = Op("var", _var, [_var_rule], prepare=_var_prepare)
+
+
+def _std_prepare(
+    x: Any, *, dim: Any = None, correction: float = 1, keepdim: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable) and category(x.array.dtype) < 2:
+        raise RuntimeError(f"[std] the dtype must be floating or complex, came {x.array.dtype.name}")
+    return (x,), {"dim": _dims("std", x, dim), "correction": correction, "keepdim": keepdim}
+
+
+def _std_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    y = _restore(ops, y, dim, keepdim)
+    gv = _restore(ops, g, dim, keepdim) / (y * 2)
+    safe = ops.where(y == 0, y * 0, gv)
+    return _var_rule(ops, safe, x, dim, correction, True)
+
+
+std = Op(
+    "std",
+    lambda xp, x, *, dim, correction, keepdim: xp.sqrt(_var(xp, x, dim=dim, correction=correction, keepdim=keepdim)),
+    [_std_rule],
+    prepare=_std_prepare,
+)
+
+
+def _logsumexp(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    top = x.max(axis=dim, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
+    y = xp.log(xp.exp(x - top).sum(axis=dim, keepdims=True)) + top
+    return y if keepdim else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in dim))
+
+
+logsumexp = Op(
+    "logsumexp",
+    _logsumexp,
+    [
+        lambda ops, g, x, y, dim, keepdim: _restore(ops, g, dim, keepdim)
+        * ops.exp(x - _restore(ops, y, dim, keepdim))
+    ],
+    prepare=lambda x, *, dim, keepdim=False: ((x,), {"dim": _dims("logsumexp", x, dim), "keepdim": keepdim}),
+    onnx="ReduceLogSumExp",
+)
+
+
+def _scan_prepare(name: str) -> Any:
+    def prepare(x: Any, *, dim: int, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+        if isinstance(x, Variable):
+            if dtype is not None:
+                x = cast(x, dtype=dtype)
+            elif category(x.array.dtype) < 2:
+                x = cast(x, dtype=I64)
+        return (x,), {"dim": axis_of(name, dim, x.ndim)}
+
+    return prepare
+
+
+cumsum = Op(
+    "cumsum",
+    lambda xp, x, *, dim: xp.cumsum(x, axis=dim if x.ndim else None).reshape(x.shape),
+    [lambda ops, g, dim: ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g],
+    prepare=_scan_prepare("cumsum"),
+    onnx="CumSum",
+)
+
+
+def _cumprod_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
+    """dx_i = sum over j >= i of g_j prod_{k <= j, k != i} x_k; where x has zeros the products are taken one by one."""
+    if not x.ndim:
+        return g
+    plain = x.array if isinstance(x, Variable) else x
+    if not (plain == 0).any():
+        return ops.flip(ops.cumsum(ops.flip(g * y, dims=(dim,)), dim=dim), dims=(dim,)) / x
+    parts = []
+    one = ops.cast(ops.narrow(x, dim=dim, start=0, length=1) == ops.narrow(x, dim=dim, start=0, length=1), dtype=g.dtype)
+    n = x.shape[dim]
+    for i in range(n):
+        before = ops.narrow(y, dim=dim, start=i - 1, length=1) if i else one
+        after = ops.narrow(x, dim=dim, start=i + 1, length=n - 1 - i)
+        chain = ops.cumprod(ops.cat(one, after, dim=dim), dim=dim) * before
+        parts.append(ops.sum(ops.narrow(g, dim=dim, start=i, length=n - i) * chain, dim=dim, keepdim=True))
+    return ops.cat(*parts, dim=dim)
+
+
+cumprod = Op(
+    "cumprod",
+    lambda xp, x, *, dim: xp.cumprod(x, axis=dim if x.ndim else None).reshape(x.shape),
+    [_cumprod_rule],
+    prepare=_scan_prepare("cumprod"),
+)
+
+
+
+def _norm2_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """x / |x|, and 0 at the origin."""
+    y, g = _restore(ops, y, dim, keepdim), _restore(ops, g, dim, keepdim)
+    return ops.where(y == 0, x * 0, x * (g / y))
+
+
+norm2 = Op(
+    "norm2",
+    lambda xp, x, *, dim, keepdim: xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim)),
+    [_norm2_rule],
+    prepare=lambda x, *, dim=None, keepdim=False: ((x,), {"dim": _dims("norm", x, dim), "keepdim": keepdim}),
+    onnx="ReduceL2",
+)
