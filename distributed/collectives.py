@@ -1,0 +1,183 @@
+"""Collectives over flat arrays: choose a plan, run it on a channel, add up in the right dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import plan
+from .call import Call
+from .reduction import Combine, accumulator, combiner, finish, reduce_rows
+from .transport import Channel, Incoming, Outgoing
+
+# Up to here every rank takes all parts whole: one round instead of two, at (world - 1) times the bytes.
+ONE_ROUND_BYTES = 32 * 1024
+# Between hosts: few rounds below, few bytes above.
+RING_BYTES = 1024 * 1024
+
+
+class Runner:
+    """Runs collectives on one channel. Arrays are flat and contiguous; world size is at least 2.
+
+    one_host: whether a message to many peers costs no more than one to a neighbour.
+    """
+
+    def __init__(self, channel: Channel, one_host: bool) -> None:
+        self.channel, self.one_host = channel, one_host
+        self.rank, self.world = channel.rank, len(channel.members)
+        self._plans: dict[tuple[Any, ...], Any] = {}
+
+    def all_reduce(self, call: Call, flat: np.ndarray, op: str, deadline: float, spin: bool) -> None:
+        """In place. The same bits on every rank, and in every run."""
+        if flat.nbytes * (self.world - 1) <= ONE_ROUND_BYTES:
+            rows = self._rows(call, flat, deadline, spin)
+            return reduce_rows(rows, op, flat)
+        scatter, gather = self._reduce_scatter_plan(flat.nbytes, accumulator(op, flat.dtype) != flat.dtype)
+        part: plan.ReduceScatter = self._plan(scatter, flat.size)
+        self._reduce_part(call, flat, flat[part.start : part.stop], part, op, deadline, spin)
+        self._run(self._plan(gather, flat.size), call, flat, flat, deadline, spin)
+
+    def reduce_scatter(
+        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, deadline: float, spin: bool
+    ) -> None:
+        """target = reduction over ranks of block `rank` of source, which stays as it is."""
+        part = self._plan(plan.direct_reduce_scatter, source.size)
+        target[...] = source[part.start : part.stop]
+        self._reduce_part(call, source, target, part, op, deadline, spin)
+
+    def reduce(self, call: Call, flat: np.ndarray, root: int, op: str, deadline: float, spin: bool) -> None:
+        """Root's flat = reduction over ranks; the others' stays as it is."""
+        whole = flat if self.rank == root else flat.copy()
+        part = self._plan(plan.direct_reduce_scatter, flat.size)
+        self._reduce_part(call, whole, whole[part.start : part.stop], part, op, deadline, spin)
+        steps = plan.gather(self.rank, self.world, flat.size, root, blocks=False)
+        self._run(steps, call, whole, whole, deadline, spin)
+
+    def broadcast(self, call: Call, flat: np.ndarray, root: int, deadline: float, spin: bool) -> None:
+        if self.one_host:
+            return self._run(self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, deadline, spin)
+        if flat.nbytes < RING_BYTES:
+            return self._run(self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, deadline, spin)
+        at = plan.bounds(flat.size, self.world)
+        own = flat[at[self.rank] : at[self.rank + 1]]
+        self._run(plan.scatter(self.rank, self.world, flat.size, root), call, flat, own, deadline, spin)
+        self._run(self._plan(plan.ring_all_gather, flat.size), call, flat, flat, deadline, spin)
+
+    def all_gather(self, call: Call, source: np.ndarray, target: np.ndarray, deadline: float, spin: bool) -> None:
+        """target = the sources of all ranks, one after another."""
+        target[self.rank * source.size : (self.rank + 1) * source.size] = source
+        ring = not self.one_host and target.nbytes > RING_BYTES
+        steps = self._plan(plan.ring_all_gather if ring else plan.direct_all_gather, target.size)
+        self._run(steps, call, target, target, deadline, spin)
+
+    def gather(
+        self, call: Call, source: np.ndarray, target: np.ndarray | None, root: int, deadline: float, spin: bool
+    ) -> None:
+        if target is not None:
+            target[root * source.size : (root + 1) * source.size] = source
+        steps = plan.gather(self.rank, self.world, source.size * self.world, root)
+        self._run(steps, call, source, source if target is None else target, deadline, spin)
+
+    def scatter(
+        self, call: Call, source: np.ndarray | None, target: np.ndarray, root: int, deadline: float, spin: bool
+    ) -> None:
+        if source is not None:
+            target[...] = source[root * target.size : (root + 1) * target.size]
+        steps = plan.scatter(self.rank, self.world, target.size * self.world, root)
+        self._run(steps, call, target if source is None else source, target, deadline, spin)
+
+    def all_to_all(
+        self,
+        call: Call,
+        source: np.ndarray,
+        target: np.ndarray,
+        send_at: Sequence[int],
+        recv_at: Sequence[int],
+        deadline: float,
+        spin: bool,
+    ) -> None:
+        r = self.rank
+        target[recv_at[r] : recv_at[r + 1]] = source[send_at[r] : send_at[r + 1]]
+        self._run(plan.all_to_all(r, self.world, send_at, recv_at), call, source, target, deadline, spin)
+
+    def barrier(self, call: Call, deadline: float, spin: bool) -> None:
+        nothing = np.empty(0, np.uint8)
+        self._run(plan.dissemination(self.rank, self.world), call, nothing, nothing, deadline, spin)
+
+    def send(self, call: Call, flat: np.ndarray, peer: int, deadline: float, spin: bool) -> None:
+        self.channel.exchange(call, [Outgoing(peer, flat)], [], deadline, spin)
+
+    def recv(self, call: Call, flat: np.ndarray, peer: int, deadline: float, spin: bool) -> None:
+        self.channel.exchange(call, [], [Incoming(peer, flat, None, flat.dtype)], deadline, spin)
+
+    def _reduce_scatter_plan(self, nbytes: int, wide: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        # A ring would round a half at every hop; direct exchange adds up in float32 and rounds once.
+        if self.one_host or wide or self.world == 2:
+            return plan.direct_reduce_scatter, plan.direct_all_gather
+        if nbytes < RING_BYTES:
+            return plan.halving_reduce_scatter, plan.doubling_all_gather
+        return plan.ring_reduce_scatter, plan.ring_all_gather
+
+    def _plan(self, make: Callable[..., Any], *sizes: int) -> Any:
+        key = (make, *sizes)
+        found = self._plans.get(key)
+        if found is None:
+            if len(self._plans) > 1024:
+                self._plans.clear()
+            found = self._plans[key] = make(self.rank, self.world, *sizes)
+        return found
+
+    def _rows(self, call: Call, flat: np.ndarray, deadline: float, spin: bool) -> np.ndarray:
+        rows = np.empty((self.world, flat.size), flat.dtype)
+        rows[self.rank] = flat
+        peers = [p for p in range(self.world) if p != self.rank]
+        sends = [Outgoing(p, flat) for p in peers]
+        recvs = [Incoming(p, rows[p], None, flat.dtype) for p in peers]
+        self.channel.exchange(call, sends, recvs, deadline, spin)
+        return rows
+
+    def _reduce_part(
+        self,
+        call: Call,
+        source: np.ndarray,
+        own: np.ndarray,
+        part: plan.ReduceScatter,
+        op: str,
+        deadline: float,
+        spin: bool,
+    ) -> None:
+        """Run a reduce-scatter and leave the whole result in `own`; halves add up in a float32 copy of it."""
+        combine = combiner(op, source.dtype)
+        dtype = accumulator(op, source.dtype)
+        in_place = np.shares_memory(own, source) if own.size else True
+        if in_place and dtype == source.dtype:
+            self._run(part.steps, call, source, source, deadline, spin, combine)
+            return finish(op, own, self.world)
+        total = own if dtype == own.dtype else own.astype(dtype)
+        self._run(part.steps, call, source, total, deadline, spin, combine, origin=part.start)
+        finish(op, total, self.world)
+        if total is not own:
+            own[...] = total
+
+    def _run(
+        self,
+        steps: Sequence[plan.Step],
+        call: Call,
+        source: np.ndarray,
+        target: np.ndarray,
+        deadline: float,
+        spin: bool,
+        combine: Combine | None = None,
+        origin: int = 0,
+    ) -> None:
+        """origin: the element of the plan's target at which `target` begins."""
+        dtype = source.dtype
+        for step in steps:
+            sends = [Outgoing(s.peer, source[s.start : s.stop]) for s in step.sends]
+            recvs = [
+                Incoming(r.peer, target[r.start - origin : r.stop - origin], combine if r.reduce else None, dtype)
+                for r in step.recvs
+            ]
+            self.channel.exchange(call, sends, recvs, deadline, spin)

@@ -1,0 +1,341 @@
+"""Group: some ranks of a job that talk to each other. Works on NumPy arrays; Tensors come in process_group."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import objects
+from .call import Call, caller
+from .collectives import Runner
+from .errors import DistributedError
+from .reduction import combiner
+from .transport import Transport
+from .work import Lane, Work
+
+DEFAULT_TIMEOUT = 600.0  # s, for a rank that lives but is late; the dead and the silent are noticed much sooner
+CHANNELS_PER_GROUP = 2  # collectives, and messages between pairs
+
+Job = Callable[[Runner, Call, float, bool], object]
+
+
+@lru_cache(4096)
+def _text(verb: str, dtype: np.dtype, count: int, op: str = "", name: str = "", root: int | None = None) -> str:
+    words = [verb, op, f"{dtype.name}[{count}]", "" if root is None else f"root={root}", f"'{name}'" if name else ""]
+    return " ".join(w for w in words if w)
+
+
+class _Talk:
+    """A lane with its count of calls: what both sides of a conversation number alike."""
+
+    def __init__(self, name: str) -> None:
+        self.lane, self.sequence = Lane(name), 0
+
+
+class Group:
+    """Ranks that call collectives together, in the same order.
+
+    Every verb works in place or into `out`, and returns a Work: done already, or with async_op=True under way.
+    All ranks must pass equal sizes, dtypes and ops, else each raises CollectiveMismatch. A rank that dies makes
+    the others raise PeerFailure, one that stays away makes them raise CollectiveTimeout after `timeout` seconds.
+    A group of size 1 does nothing and returns at once.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | None = None,
+        members: Sequence[int] | None = None,
+        *,
+        number: int = 0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        """transport: None for a group of this process alone. members: transport ranks, by group rank."""
+        self.transport, self.timeout = transport, timeout
+        world = 1 if transport is None else transport.world_size
+        self.members = list(range(world)) if members is None else list(members)
+        self.rank = 0 if transport is None else self.members.index(transport.rank)
+        self.size = len(self.members)
+        self._error: BaseException | None = None
+        self._next_number = number + CHANNELS_PER_GROUP
+        self._talks: dict[tuple[str, int], _Talk] = {}
+        self._lock = threading.Lock()
+        self._collective, self._pairs = None, None
+        if self.size > 1 and transport is not None:
+            self._collective = Runner(transport.channel(number, self.members), transport.one_host)
+            self._pairs = Runner(transport.channel(number + 1, self.members), transport.one_host)
+        self._main = self._talk("collective", 0)
+
+    def __repr__(self) -> str:
+        name = "alone" if self.transport is None else self.transport.name
+        return f"Group(rank={self.rank}, size={self.size}, transport={name!r})"
+
+    def all_reduce(self, array: np.ndarray, op: str = "sum", *, async_op: bool = False, name: str = "") -> Work:
+        """array = reduction over all ranks, the same bits on each. op: see ReduceOp."""
+        combiner(op, array.dtype)
+        flat, back = _writable("all_reduce", array)
+        text = _text("all_reduce", flat.dtype, flat.size, op, name)
+        return self._do(text, lambda r, call, *how: r.all_reduce(call, flat, op, *how), async_op, back)
+
+    def reduce(self, array: np.ndarray, root: int = 0, op: str = "sum", *, async_op: bool = False) -> Work:
+        """Root's array = reduction over all ranks; the other ranks' arrays keep their values."""
+        combiner(op, array.dtype)
+        self._check_peer("reduce", root)
+        flat, back = _writable("reduce", array)
+        text = _text("reduce", flat.dtype, flat.size, op, root=root)
+        return self._do(text, lambda r, call, *how: r.reduce(call, flat, root, op, *how), async_op, back)
+
+    def broadcast(self, array: np.ndarray, root: int = 0, *, async_op: bool = False, name: str = "") -> Work:
+        """array = root's array."""
+        self._check_peer("broadcast", root)
+        flat, back = _readable(array) if self.rank == root else _writable("broadcast", array)
+        text = _text("broadcast", flat.dtype, flat.size, "", name, root)
+        return self._do(text, lambda r, call, *how: r.broadcast(call, flat, root, *how), async_op, back)
+
+    def all_gather(self, out: np.ndarray, array: np.ndarray, *, async_op: bool = False) -> Work:
+        """out [size * n] = the arrays [n] of all ranks in the order of ranks."""
+        source, _ = _readable(array)
+        target, back = self._blocks("all_gather", out, source)
+        text = _text("all_gather", source.dtype, source.size)
+        if self.size == 1:
+            target[...] = source
+        return self._do(text, lambda r, call, *how: r.all_gather(call, source, target, *how), async_op, back)
+
+    def reduce_scatter(self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False) -> Work:
+        """out [n] = reduction over ranks of block `rank` of array [size * n], which keeps its values."""
+        combiner(op, array.dtype)
+        source, _ = _readable(array)
+        target, back = _writable("reduce_scatter", out)
+        self._check_blocks("reduce_scatter", source, target)
+        text = _text("reduce_scatter", source.dtype, source.size, op)
+        if self.size == 1:
+            target[...] = source
+        return self._do(text, lambda r, call, *how: r.reduce_scatter(call, source, target, op, *how), async_op, back)
+
+    def gather(
+        self, array: np.ndarray, out: np.ndarray | None = None, root: int = 0, *, async_op: bool = False
+    ) -> Work:
+        """Root's out [size * n] = the arrays [n] of all ranks; out is given on the root only."""
+        self._check_root("gather", root, out, "out")
+        source, _ = _readable(array)
+        target, back = (None, None) if out is None else self._blocks("gather", out, source)
+        text = _text("gather", source.dtype, source.size, root=root)
+        if self.size == 1 and target is not None:
+            target[...] = source
+        return self._do(text, lambda r, call, *how: r.gather(call, source, target, root, *how), async_op, back)
+
+    def scatter(
+        self, out: np.ndarray, array: np.ndarray | None = None, root: int = 0, *, async_op: bool = False
+    ) -> Work:
+        """out [n] = block `rank` of the root's array [size * n]; array is given on the root only."""
+        self._check_root("scatter", root, array, "array")
+        source = None if array is None else _readable(array)[0]
+        target, back = _writable("scatter", out)
+        if source is not None:
+            self._check_blocks("scatter", source, target)
+        text = _text("scatter", target.dtype, target.size, root=root)
+        if self.size == 1 and source is not None:
+            target[...] = source
+        return self._do(text, lambda r, call, *how: r.scatter(call, source, target, root, *how), async_op, back)
+
+    def all_to_all(
+        self,
+        out: np.ndarray,
+        array: np.ndarray,
+        out_splits: Sequence[int] | None = None,
+        in_splits: Sequence[int] | None = None,
+        *,
+        async_op: bool = False,
+    ) -> Work:
+        """Part p of array's rows goes to rank p, part p of out's rows comes from rank p.
+
+        Splits are numbers of rows (dimension 0) by rank; None cuts equally.
+        """
+        source, _ = _readable(array)
+        target, back = _writable("all_to_all", out)
+        send_at = self._offsets("array", array, in_splits)
+        recv_at = self._offsets("out", out, out_splits)
+        if source.dtype != target.dtype:
+            raise TypeError(f"[all_to_all] out and array must have one dtype, got {out.dtype} and {array.dtype}")
+        if send_at[self.rank + 1] - send_at[self.rank] != recv_at[self.rank + 1] - recv_at[self.rank]:
+            raise ValueError("[all_to_all] a rank's part for itself must have the same size in array and out")
+        # Sizes may differ by rank here, so only the dtype is compared; each message is checked against its place.
+        text = f"all_to_all {source.dtype.name}"
+        if self.size == 1:
+            target[...] = source
+        return self._do(
+            text, lambda r, call, *how: r.all_to_all(call, source, target, send_at, recv_at, *how), async_op, back
+        )
+
+    def barrier(self, *, async_op: bool = False) -> Work:
+        """Return when all ranks have called it."""
+        return self._do("barrier", lambda r, call, *how: r.barrier(call, *how), async_op)
+
+    def send(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
+        """Send to `peer`, which must call recv with an array of the same dtype and size."""
+        self._check_peer("send", peer, other=True)
+        flat, _ = _readable(array)
+        text = _text("message", flat.dtype, flat.size, f"{self.members[self.rank]} to {self.members[peer]}")
+        return self._do(text, lambda r, call, *how: r.send(call, flat, peer, *how), async_op, None, ("send", peer))
+
+    def recv(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
+        """Receive from `peer`. Messages of a pair arrive in the order they were sent."""
+        self._check_peer("recv", peer, other=True)
+        flat, back = _writable("recv", array)
+        text = _text("message", flat.dtype, flat.size, f"{self.members[peer]} to {self.members[self.rank]}")
+        return self._do(text, lambda r, call, *how: r.recv(call, flat, peer, *how), async_op, back, ("recv", peer))
+
+    def all_gather_object(self, value: object) -> list[Any]:
+        """The values of all ranks. Numbers, strings, bytes, None, lists, tuples (as lists) and dicts of such."""
+        return objects.all_gather(self, value)
+
+    def broadcast_object(self, value: object = None, root: int = 0) -> Any:
+        """Root's value, of the kinds that all_gather_object takes."""
+        return objects.broadcast(self, value, root)
+
+    def gather_object(self, value: object, root: int = 0) -> list[Any] | None:
+        """On the root the values of all ranks, elsewhere None."""
+        values = objects.all_gather(self, value)
+        return values if self.rank == root else None
+
+    def scatter_object(self, values: Sequence[object] | None = None, root: int = 0) -> Any:
+        """Value `rank` of the root's `values`, which are given on the root only."""
+        return objects.scatter(self, values, root)
+
+    def split(self, color: int | None, key: int = 0) -> Group | None:
+        """New groups of the ranks with equal color, ordered by (key, rank). All ranks call it; None joins none."""
+        rows = self.all_gather_object([color, key, self._next_number])
+        number = max(row[2] for row in rows)
+        self._next_number = number + CHANNELS_PER_GROUP
+        if color is None:
+            return None
+        chosen = sorted((row[1], rank) for rank, row in enumerate(rows) if row[0] == color)
+        members = [self.members[rank] for _, rank in chosen]
+        return Group(self.transport, members, number=number, timeout=self.timeout)
+
+    def empty(self, shape: int | Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+        """An uninitialised array that the transport can reduce without copying it first."""
+        dtype, count = np.dtype(dtype), int(np.prod(shape))
+        flat = np.empty(count, dtype) if self.size == 1 or self.transport is None else self.transport.empty(count, dtype)
+        return flat.reshape(shape)
+
+    def abort(self, text: str) -> None:
+        """Tell the other ranks that this one fails, and why; their waits raise PeerFailure. Bounded to 2 s."""
+        if self.transport is not None and self.size > 1:
+            self.transport.abort(text)
+
+    def close(self) -> None:
+        """End the group's threads. The transport lives on: other groups may use it."""
+        for talk in self._talks.values():
+            talk.lane.close()
+        for runner in (self._collective, self._pairs):
+            if runner is not None:
+                runner.channel.close()
+
+    def _talk(self, kind: str, peer: int) -> _Talk:
+        with self._lock:
+            return self._talks.setdefault((kind, peer), _Talk(f"ringgrad {kind} {peer}"))
+
+    def _do(
+        self,
+        text: str,
+        job: Job,
+        async_op: bool,
+        back: Callable[[], None] | None = None,
+        pair: tuple[str, int] | None = None,
+    ) -> Work:
+        if self.size == 1:
+            if back is not None:
+                back()
+            return Work(text, done=True)
+        if self._error is not None:
+            raise self._error
+        runner = self._collective if pair is None else self._pairs
+        talk = self._main if pair is None else self._talk(*pair)
+        assert runner is not None
+        talk.sequence += 1
+        call = Call(text, caller(), talk.sequence)
+
+        def run() -> None:
+            if self._error is not None:
+                raise self._error
+            try:
+                # Overflow to infinity is a value like any other here, as in torch: no NumPy warning.
+                with np.errstate(all="ignore"):
+                    job(runner, call, time.monotonic() + self.timeout, talk.lane.inline)
+            except BaseException as error:
+                # A conversation cut off in the middle cannot go on: later calls would take earlier calls' messages.
+                self._error = error if isinstance(error, DistributedError) else _interrupted(call, error)
+                raise
+            if back is not None:
+                back()
+
+        return talk.lane.submit(text, run) if async_op else talk.lane.run(text, run)
+
+    def _check_peer(self, verb: str, peer: int, other: bool = False) -> None:
+        if not 0 <= peer < self.size:
+            raise ValueError(f"[{verb}] rank must be in 0..{self.size - 1}, got {peer}")
+        if other and peer == self.rank:
+            raise ValueError(f"[{verb}] a rank cannot {verb} with itself, got rank {peer} on rank {peer}")
+
+    def _check_root(self, verb: str, root: int, array: np.ndarray | None, what: str) -> None:
+        self._check_peer(verb, root)
+        if (array is not None) != (self.rank == root):
+            word = "must" if self.rank == root else "must not"
+            raise ValueError(f"[{verb}] rank {self.rank} {word} give `{what}`: it belongs to the root, rank {root}")
+
+    def _blocks(self, verb: str, out: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
+        target, back = _writable(verb, out)
+        self._check_blocks(verb, target, source)
+        return target, back
+
+    def _check_blocks(self, verb: str, whole: np.ndarray, part: np.ndarray) -> None:
+        if whole.dtype != part.dtype:
+            raise TypeError(f"[{verb}] both arrays must have one dtype, got {whole.dtype} and {part.dtype}")
+        if whole.size != part.size * self.size:
+            raise ValueError(
+                f"[{verb}] the larger array must hold {self.size} (ranks) x {part.size} elements, got {whole.size}"
+            )
+
+    def _offsets(self, what: str, array: np.ndarray, splits: Sequence[int] | None) -> list[int]:
+        rows = array.shape[0] if array.ndim else 1
+        if splits is None:
+            if rows % self.size:
+                raise ValueError(f"[all_to_all] {what}'s {rows} rows must divide by {self.size} ranks, or give splits")
+            splits = [rows // self.size] * self.size
+        if len(splits) != self.size or sum(splits) != rows or min(splits) < 0:
+            raise ValueError(
+                f"[all_to_all] splits of {what} must be {self.size} counts that add up to {rows}, got {list(splits)}"
+            )
+        width, at = array.size // rows if rows else 0, [0]
+        for count in splits:
+            at.append(at[-1] + count * width)
+        return at
+
+
+def _interrupted(call: Call, error: BaseException) -> DistributedError:
+    broken = DistributedError(f"[distributed] the group is unusable since {call} ended by {type(error).__name__}: {error}")
+    broken.__cause__ = error
+    return broken
+
+
+def _readable(array: np.ndarray) -> tuple[np.ndarray, None]:
+    return np.ascontiguousarray(array).reshape(-1), None
+
+
+def _writable(verb: str, array: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
+    """A flat view; or a flat copy, and what writes it back."""
+    if not array.flags.writeable:
+        raise ValueError(f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}")
+    if array.flags.c_contiguous:
+        return array.reshape(-1), None
+    flat = array.reshape(-1)
+
+    def back() -> None:
+        array[...] = flat.reshape(array.shape)
+
+    return flat, back

@@ -1,0 +1,78 @@
+"""Reduction operators over arrays. NaN spreads whichever rank holds it; halves are summed in float32."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+Combine = Callable[[np.ndarray, np.ndarray], object]  # combine(total, part) works in place on total
+
+
+class ReduceOp:
+    """Names of the reductions, as in torch.distributed. Each is a plain string."""
+
+    SUM = "sum"
+    AVG = "avg"
+    PRODUCT = "product"
+    MIN = "min"
+    MAX = "max"
+    BAND = "band"
+    BOR = "bor"
+    BXOR = "bxor"
+
+
+_UFUNCS = {
+    "sum": np.add,
+    "avg": np.add,
+    "product": np.multiply,
+    "min": np.minimum,
+    "max": np.maximum,
+    "band": np.bitwise_and,
+    "bor": np.bitwise_or,
+    "bxor": np.bitwise_xor,
+}
+
+
+@functools.cache
+def combiner(op: str, dtype: np.dtype) -> Combine:
+    """The in-place function for `op`. Raises ValueError for an unknown op, TypeError if dtype does not have it."""
+    if op not in _UFUNCS:
+        raise ValueError(f"[distributed] op must be one of {', '.join(_UFUNCS)}, got {op!r}")
+    kind = "f" if dtype.name == "bfloat16" else dtype.kind
+    if op == "avg" and kind not in "fc":
+        raise TypeError(f"[distributed] avg needs a floating point dtype, got {dtype.name}; use sum and divide")
+    if op in ("band", "bor", "bxor") and kind not in "iub":
+        raise TypeError(f"[distributed] {op} needs an integer or bool dtype, got {dtype.name}")
+    if kind not in "iubfc":
+        raise TypeError(f"[distributed] {op} needs a numeric dtype, got {dtype.name}")
+    ufunc = _UFUNCS[op]
+    return lambda total, part: ufunc(total, part, out=total)
+
+
+def accumulator(op: str, dtype: np.dtype) -> np.dtype:
+    """The dtype in which to add up: float32 for float16 and bfloat16, otherwise dtype itself."""
+    half = dtype.name in ("float16", "bfloat16") and op in ("sum", "avg", "product")
+    return np.dtype(np.float32) if half else dtype
+
+
+def finish(op: str, total: np.ndarray, world: int) -> None:
+    """What is left to do on the whole sum: avg divides by the number of ranks."""
+    if op == "avg":
+        np.divide(total, world, out=total)
+
+
+def reduce_rows(rows: np.ndarray, op: str, out: np.ndarray) -> None:
+    """out = reduction of rows [world, n] in the order of rows: the same bits on every rank."""
+    dtype = accumulator(op, rows.dtype)
+    combine = combiner(op, rows.dtype)
+    # With the dtypes equal the sum can grow in place; out never overlaps rows.
+    total = out if dtype == out.dtype else rows[0].astype(dtype)
+    if total is out:
+        out[...] = rows[0]
+    for row in rows[1:]:
+        combine(total, row)
+    finish(op, total, len(rows))
+    if total is not out:
+        out[...] = total

@@ -1,0 +1,91 @@
+"""Transports move bytes between ranks and nothing else: what to move is a plan's business.
+
+A Transport joins the ranks of a job; a Channel is one ordered conversation among some of them. On a channel,
+`exchange` performs one step of a plan. One thread at a time uses a channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..call import Call
+from ..errors import PeerFailure
+from ..reduction import Combine
+
+ABORT_BYTES = 64 * 1024  # of traceback text
+
+
+class Incoming(NamedTuple):
+    """Where a message goes. With `combine`, several messages may go to one target: they are taken in this order."""
+
+    peer: int
+    target: np.ndarray
+    combine: Combine | None  # None: copy
+    dtype: np.dtype  # of the message; the target may be wider (float32 for halves)
+
+
+class Outgoing(NamedTuple):
+    peer: int
+    source: np.ndarray
+
+
+def peer_failure(rank: int, text: str) -> PeerFailure:
+    """The error of the others when `rank` aborts with `text`."""
+    first, _, rest = text.strip().partition("\n")
+    return PeerFailure(f"[distributed] rank {rank} failed: {first or 'no reason given'}", rank, rest)
+
+
+class Channel:
+    """One ordered conversation among `members` (ranks of the transport). Peers are numbered by place in members."""
+
+    members: Sequence[int]
+    rank: int  # this process's place in members
+
+    def exchange(
+        self,
+        call: Call,
+        sends: Sequence[Outgoing],
+        recvs: Sequence[Incoming],
+        deadline: float,
+        spin: bool,
+    ) -> None:
+        """Send and receive all of these at once; arrays are flat and contiguous.
+
+        Returns when every target is filled and every source may be overwritten. deadline: of time.monotonic().
+        spin: whether polling for some microseconds before sleeping is welcome.
+        Raises CollectiveMismatch, PeerFailure or CollectiveTimeout, and tells the other ranks of a mismatch.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what the channel holds."""
+
+
+class Transport:
+    """Joins `world_size` ranks. All calls that wait have a deadline, and raise PeerFailure if a peer dies."""
+
+    name = ""
+    rank: int
+    world_size: int
+    one_host = True  # whether peers can read each other's memory: then a plan with the fewest rounds is best
+
+    def channel(self, number: int, members: Sequence[int]) -> Channel:
+        """Open conversation `number` among `members`, which all open it; does not wait for them."""
+        raise NotImplementedError
+
+    def empty(self, count: int, dtype: np.dtype) -> np.ndarray:
+        """A flat array that peers can reach without a copy, where the transport has such memory."""
+        return np.empty(count, dtype)
+
+    def abort(self, text: str, *, mismatch: bool = False) -> None:
+        """Tell all other ranks that this one fails: their waits end by raising. Bounded to 2 s.
+
+        text: the error in one line, then its traceback; for a mismatch the whole error.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Say goodbye and give everything back. Peers that still wait for this rank raise PeerFailure."""

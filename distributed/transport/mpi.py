@@ -1,0 +1,253 @@
+"""Ranks joined by MPI: our own plans over Isend and Irecv, so that waits have deadlines and failures have names.
+
+All calls are non-blocking and polled. A watcher thread listens on a communicator of its own for goodbyes,
+failures and signs of life, which each rank sends to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..call import HEADER_BYTES, Call
+from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
+from . import ABORT_BYTES, Channel, Incoming, Outgoing, Transport, peer_failure
+
+PIECE_BYTES = 1 << 20
+INLINE_BYTES = 16 * 1024  # of payload that travel in one message with the header
+HEARTBEAT, SILENCE = 1.0, 10.0  # s: as in shm
+POLL = 0.02  # s between looks of the watcher
+_SIZE = struct.Struct("<Q")
+_HEAD = _SIZE.size + HEADER_BYTES
+
+
+def load() -> Any:
+    """mpi4py's MPI module, initialised. Raises ImportError naming the extra, RuntimeError without full threading."""
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there and libmpi is not
+        raise ImportError(
+            '[distributed] the mpi transport needs mpi4py and an MPI library: pip install "ringgrad[mpi]" '
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise RuntimeError(
+            "[distributed] MPI must be initialised with MPI_THREAD_MULTIPLE, as communication overlaps computation; "
+            f"got thread level {MPI.Query_thread()}. Import ringgrad before what initialises MPI with less."
+        )
+    return MPI
+
+
+class MpiTransport(Transport):
+    name = "mpi"
+    one_host = False
+
+    def __init__(self, comm: Any = None, *, silence: float = SILENCE) -> None:
+        """comm: an mpi4py communicator to copy (default COMM_WORLD)."""
+        self.MPI = load()
+        comm = self.MPI.COMM_WORLD if comm is None else comm
+        self.rank, self.world_size, self.silence = comm.Get_rank(), comm.Get_size(), silence
+        self.comm, self.control = comm.Dup(), comm.Dup()
+        host = comm.Split_type(self.MPI.COMM_TYPE_SHARED)
+        self.may_spin = len(os.sched_getaffinity(0)) >= host.Get_size()
+        host.Free()
+        self.gone: dict[int, str] = {}
+        self.failure: DistributedError | None = None
+        self._heard = time.monotonic()
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="ringgrad mpi watcher", daemon=True)
+        self._watcher.start()
+
+    def channel(self, number: int, members: Sequence[int]) -> Channel:
+        return MpiChannel(self, number, members)
+
+    def check(self, call: Call, awaited: int, gone: dict[int, str]) -> None:
+        """Raise if `awaited` cannot come any more. gone: who had left before the last look for a message."""
+        if self.failure is not None:
+            raise self.failure
+        if awaited in gone:
+            raise PeerFailure(f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited)
+
+    def abort(self, text: str, *, mismatch: bool = False) -> None:
+        self._tell_all(b"M" if mismatch else b"A", text.encode()[:ABORT_BYTES])
+
+    def close(self) -> None:
+        if self._closing.is_set():
+            return
+        self._tell_all(b"B", b"")
+        self._closing.set()
+        self._watcher.join(timeout=2)
+
+    def _tell_all(self, kind: bytes, body: bytes) -> None:
+        message = kind + body
+        peers = [p for p in range(self.world_size) if p != self.rank and p not in self.gone]
+        requests = [self.control.Isend([message, self.MPI.BYTE], p) for p in peers]
+        end = time.monotonic() + 2.0
+        while not self.MPI.Request.Testall(requests) and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _watch(self) -> None:
+        MPI, status = self.MPI, self.MPI.Status()
+        following, previous = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
+        sign, sent_at = None, 0.0
+        while not self._closing.wait(POLL) and not MPI.Is_finalized():
+            now = time.monotonic()
+            if now - sent_at > HEARTBEAT and (sign is None or sign.Test()) and following not in self.gone:
+                sign, sent_at = self.control.Isend([b".", MPI.BYTE], following), now
+            while self.control.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+                message = bytearray(status.Get_count(MPI.BYTE))
+                self.control.Recv([message, MPI.BYTE], status.Get_source(), status.Get_tag())
+                self._hear(status.Get_source(), bytes(message))
+            quiet = now - self._heard
+            if quiet > self.silence and previous not in self.gone and self.failure is None:
+                self.failure = PeerFailure(
+                    f"[distributed] rank {previous} has shown no sign of life for {quiet:.0f} s: it is stopped, or "
+                    "its host cannot be reached",
+                    previous,
+                )
+                self.abort(f"it lost rank {previous}, silent for {quiet:.0f} s")
+
+    def _hear(self, rank: int, message: bytes) -> None:
+        kind, body = message[:1], message[1:].decode(errors="replace")
+        if rank == (self.rank - 1) % self.world_size:
+            self._heard = time.monotonic()
+        if kind == b"B":
+            self.gone.setdefault(rank, "left the group")
+        elif kind == b"M" and self.failure is None:
+            self.failure = CollectiveMismatch(body)
+        elif kind == b"A" and self.failure is None:
+            self.failure = peer_failure(rank, body)
+
+
+class MpiChannel(Channel):
+    def __init__(self, transport: MpiTransport, number: int, members: Sequence[int]) -> None:
+        self.transport, self.tag, self.members = transport, number, list(members)
+        self.rank = self.members.index(transport.rank)
+        self._byte = transport.MPI.BYTE
+
+    def exchange(
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
+    ) -> None:
+        step = _Step(self, call, deadline, spin and self.transport.may_spin)
+        try:
+            heads = [step.listen(recv) for recv in recvs]
+            for send in sends:
+                step.send(send)
+            for recv, (buffer, request) in zip(recvs, heads):
+                step.receive(recv, buffer, request)
+            step.finish()
+        except CollectiveMismatch as error:
+            if error is not self.transport.failure:
+                self.transport.abort(str(error), mismatch=True)
+            raise
+
+
+def _spans(size: int) -> list[int]:
+    """What a long message of `size` bytes is cut into, alike on both sides: adding up then overlaps the transfer."""
+    length = -(-max(size // 64, PIECE_BYTES) // 64) * 64  # whole elements of any dtype
+    return [min(length, size - at) for at in range(0, size, length)]
+
+
+def _pieces(data: np.ndarray) -> list[np.ndarray]:
+    at, pieces = 0, []
+    for span in _spans(data.size):
+        pieces.append(data[at : at + span])
+        at += span
+    return pieces
+
+
+class _Step:
+    """The messages of one exchange."""
+
+    def __init__(self, channel: MpiChannel, call: Call, deadline: float, spin: bool) -> None:
+        self.channel, self.call, self.deadline, self.spin = channel, call, deadline, spin
+        self.comm, self.tag, self.byte = channel.transport.comm, channel.tag, channel._byte
+        self.sent: list[tuple[Any, int, Any]] = []  # request, member, buffer that must outlive it
+
+    def send(self, send: Outgoing) -> None:
+        member, size = self.channel.members[send.peer], send.source.nbytes
+        body = size if size <= INLINE_BYTES else 0
+        head = np.empty(_HEAD + body, np.uint8)
+        memory = memoryview(head)
+        memory[: _SIZE.size] = _SIZE.pack(size)
+        memory[_SIZE.size : _SIZE.size + len(self.call.header)] = self.call.header
+        if body:
+            head[_HEAD:] = send.source.view(np.uint8)
+        self._post(head, member)
+        if size > INLINE_BYTES:
+            for piece in _pieces(send.source.view(np.uint8)):
+                self._post(piece, member)
+
+    def listen(self, recv: Incoming) -> tuple[np.ndarray, Any]:
+        # Room for the longest first message, so that a peer that disagrees is understood and not cut off.
+        head = np.empty(_HEAD + INLINE_BYTES, np.uint8)
+        return head, self._expect(head, self.channel.members[recv.peer])
+
+    def receive(self, recv: Incoming, head: np.ndarray, request: Any) -> None:
+        member = self.channel.members[recv.peer]
+        size, rank = recv.target.size * recv.dtype.itemsize, self.channel.transport.rank
+        self._wait(request, member)
+        memory = memoryview(head)
+        self.call.check(rank, member, bytes(memory[_SIZE.size : _HEAD]))
+        self.call.check_size(rank, member, size, _SIZE.unpack_from(memory)[0])
+        if size <= INLINE_BYTES:
+            self._store(recv, recv.target, head[_HEAD : _HEAD + size].view(recv.dtype))
+        elif recv.combine is None:
+            requests = [self._expect(piece, member) for piece in _pieces(recv.target.view(np.uint8))]
+            for request in requests:
+                self._wait(request, member)
+        else:
+            self._combine(recv, member)
+
+    def finish(self) -> None:
+        for request, member, _ in self.sent:
+            self._wait(request, member)
+
+    def _combine(self, recv: Incoming, member: int) -> None:
+        """Two buffers in turn: one fills while the other is added up."""
+        spans = _spans(recv.target.size * recv.dtype.itemsize)
+        buffers = [np.empty(max(spans), np.uint8) for _ in range(2)]
+        requests = [self._expect(buffers[i][: spans[i]], member) for i in range(min(2, len(spans)))]
+        at = 0
+        for i, span in enumerate(spans):
+            self._wait(requests[i], member)
+            part = buffers[i % 2][:span].view(recv.dtype)
+            self._store(recv, recv.target[at : at + part.size], part)
+            at += part.size
+            if i + 2 < len(spans):
+                requests.append(self._expect(buffers[i % 2][: spans[i + 2]], member))
+
+    @staticmethod
+    def _store(recv: Incoming, target: np.ndarray, part: np.ndarray) -> None:
+        if recv.combine is None:
+            target[...] = part
+        else:
+            recv.combine(target, part)
+
+    def _post(self, buffer: np.ndarray, member: int) -> None:
+        self.sent.append((self.comm.Isend([buffer, self.byte], member, self.tag), member, buffer))
+
+    def _expect(self, buffer: np.ndarray, member: int) -> Any:
+        return self.comm.Irecv([buffer, self.byte], member, self.tag)
+
+    def _wait(self, request: Any, member: int) -> None:
+        """Poll: first without a break, then with ever longer ones."""
+        transport, polls, nap = self.channel.transport, 0, 2e-5
+        while True:
+            gone = dict(transport.gone) if transport.gone else transport.gone
+            if request.Test():
+                return
+            polls += 1
+            if self.spin and polls < 2000:
+                continue
+            transport.check(self.call, member, gone)
+            if time.monotonic() > self.deadline:
+                raise CollectiveTimeout(f"[distributed] rank {member} did not take part in time in {self.call}")
+            time.sleep(nap)
+            nap = min(nap * 1.1, 1e-3)

@@ -1,0 +1,257 @@
+"""The rings of messages between ranks of one host."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..call import HEADER_BYTES, Call
+from ..errors import CollectiveMismatch, DistributedError
+from . import Channel, Incoming, Outgoing
+from .segment import Segment
+
+if TYPE_CHECKING:
+    from .shm import ShmTransport
+
+DEPTH = 4  # messages or chunks of one, under way between two ranks
+ZERO_COPY_BYTES = 64 * 1024  # below, copying into a slot is quicker than waiting until the peer has read
+SPIN = 50e-6  # s of polling before sleeping: about what a sleep and a wake-up cost
+NAP = 0.5  # s of sleep between looks at the peers' health
+CACHE_BYTES = 256 * 1024  # several peers' parts are added up in pieces that stay in the cache
+
+_ENTRY = struct.Struct("<QQQQ")  # segment id, offset, bytes in this chunk, bytes of the whole message
+_ENTRY_BYTES = _ENTRY.size + HEADER_BYTES
+_POSTED, _TAKEN, _ENTRIES = 0, 64, 128  # offsets in a block; the counters keep to their own cache lines
+_SLOTS = _ENTRIES + -(-DEPTH * _ENTRY_BYTES // 64) * 64
+_CHANNEL = 1 << 63
+
+
+def channel_segment(number: int) -> int:
+    """The id of a channel's memory, apart from those of arrays."""
+    return _CHANNEL | number
+
+
+def _slot_bytes(members: int) -> int:
+    return max(256 * 1024 // max(members // 4, 1), 32 * 1024)
+
+
+def _block_bytes(members: int) -> int:
+    return _SLOTS + DEPTH * _slot_bytes(members)
+
+
+def channel_bytes(members: int) -> int:
+    return members * _block_bytes(members)
+
+
+class _Out:
+    """What this rank sends to one peer: it writes `posted`, entries and slots, and reads the peer's `taken`."""
+
+    def __init__(self, channel: ShmChannel, peer: int, segment: Segment) -> None:
+        self.channel, self.member = channel, channel.members[peer]
+        self.base = peer * _block_bytes(len(channel.members))
+        self.slot = _slot_bytes(len(channel.members))
+        self.memory, self.bytes = segment.memory, segment.bytes
+        self.posted_word = segment.memory[self.base + _POSTED : self.base + _POSTED + 8].cast("Q")
+        self.posted = 0
+        self._taken_word: memoryview | None = None
+
+    def taken(self) -> int:
+        if self._taken_word is None:
+            theirs = self.channel.transport.remote(self.member, self.channel.segment_id)
+            if theirs is None:
+                return 0
+            at = self.channel.rank * _block_bytes(len(self.channel.members)) + _TAKEN
+            self._taken_word = theirs.memory[at : at + 8].cast("Q")
+        return self._taken_word[0]
+
+    def post(self, segment: int, offset: int, size: int, total: int, header: bytes) -> None:
+        at = self.base + _ENTRIES + self.posted % DEPTH * _ENTRY_BYTES
+        _ENTRY.pack_into(self.memory, at, segment, offset, size, total)
+        at += _ENTRY.size
+        self.memory[at : at + len(header)] = header
+        self.posted += 1
+        self.posted_word[0] = self.posted
+
+
+class _In:
+    """What one peer sends to this rank."""
+
+    def __init__(self, channel: ShmChannel, peer: int, segment: Segment) -> None:
+        self.channel, self.member = channel, channel.members[peer]
+        at = peer * _block_bytes(len(channel.members)) + _TAKEN
+        self.taken_word = segment.memory[at : at + 8].cast("Q")
+        self.taken = 0
+        self.base = channel.rank * _block_bytes(len(channel.members))
+        self._posted_word: memoryview | None = None
+        self.memory: memoryview | None = None
+
+    def ready(self) -> bool:
+        if self._posted_word is None:
+            theirs = self.channel.transport.remote(self.member, self.channel.segment_id)
+            if theirs is None:
+                return False
+            self.memory = theirs.memory
+            self._posted_word = theirs.memory[self.base + _POSTED : self.base + _POSTED + 8].cast("Q")
+        return self._posted_word[0] > self.taken
+
+    def entry(self) -> tuple[int, int, int, int, memoryview]:
+        assert self.memory is not None
+        at = self.base + _ENTRIES + self.taken % DEPTH * _ENTRY_BYTES
+        return *_ENTRY.unpack_from(self.memory, at), self.memory[at + _ENTRY.size : at + _ENTRY_BYTES]
+
+    def take(self) -> None:
+        self.taken += 1
+        self.taken_word[0] = self.taken
+
+
+class _Push:
+    """One message on its way out."""
+
+    __slots__ = ("call", "done", "out", "place", "source", "ticket")
+
+    def __init__(self, out: _Out, source: np.ndarray, call: Call) -> None:
+        self.out, self.call = out, call
+        self.place = out.channel.transport.locate(source) if source.nbytes >= ZERO_COPY_BYTES else None
+        self.source = source.view(np.uint8) if source.itemsize != 1 or source.dtype != np.uint8 else source
+        self.done = -1  # bytes handed over; -1 before the first entry, as a message may be empty
+        self.ticket = 0
+
+    def move(self) -> bool:
+        """Hand over what fits; whether anything moved."""
+        out, total, moved = self.out, self.source.size, False
+        while self.done < total and out.posted - out.taken() < DEPTH:
+            start = max(self.done, 0)
+            if self.place is not None:
+                out.post(self.place[0], self.place[1], total, total, self.call.header)
+                self.done = total
+            else:
+                stop = min(start + out.slot, total)
+                at = out.base + _SLOTS + out.posted % DEPTH * out.slot
+                out.bytes[at : at + stop - start] = self.source[start:stop]
+                out.post(out.channel.segment_id, at, stop - start, total, self.call.header)
+                self.done = stop
+            self.ticket, moved = out.posted, True
+        if moved:
+            out.channel.transport.ring(out.member)
+        return moved
+
+    def finished(self) -> bool:
+        if self.done < self.source.size:
+            return False
+        # The peer reads our own array: it must not change before that.
+        return self.place is None or self.out.taken() >= self.ticket
+
+
+class _Pull:
+    """One message on its way in."""
+
+    __slots__ = ("call", "done", "recv", "ring", "total")
+
+    def __init__(self, ring: _In, recv: Incoming, call: Call) -> None:
+        self.ring, self.recv, self.call = ring, recv, call
+        self.total, self.done = recv.target.size * recv.dtype.itemsize, -1
+
+    def move(self) -> bool:
+        """Take what has come; whether anything moved."""
+        ring, moved = self.ring, False
+        while self.done < self.total and ring.ready():
+            number, offset, size, total, header = ring.entry()
+            transport = ring.channel.transport
+            if self.done < 0:
+                self._check(total, header)
+                self.done = 0
+            segment = transport.remote(ring.member, number)
+            if segment is None:
+                break  # the watcher has yet to hear of it, and rings when it has
+            if size > self.total - self.done or offset + size > segment.size:
+                raise DistributedError(f"[shm] rank {ring.member} sent a broken entry: {(number, offset, size, total)}")
+            self._store(segment.bytes[offset : offset + size].view(self.recv.dtype))
+            self.done += size
+            ring.take()
+            moved = True
+            if self.total == 0:
+                break
+        if moved:
+            ring.channel.transport.ring(ring.member)
+        return moved
+
+    def finished(self) -> bool:
+        return self.done >= self.total
+
+    def _check(self, total: int, header: memoryview) -> None:
+        transport = self.ring.channel.transport
+        self.call.check(transport.rank, self.ring.member, bytes(header))
+        self.call.check_size(transport.rank, self.ring.member, self.total, total)
+
+    def _store(self, part: np.ndarray) -> None:
+        start = self.done // self.recv.dtype.itemsize
+        target = self.recv.target[start : start + part.size]
+        if self.recv.combine is None:
+            target[...] = part
+        else:
+            self.recv.combine(target, part)
+
+
+class ShmChannel(Channel):
+    def __init__(self, transport: ShmTransport, number: int, members: Sequence[int], segment: Segment) -> None:
+        self.transport, self.members = transport, list(members)
+        self.rank = self.members.index(transport.rank)
+        self.segment_id = channel_segment(number)
+        peers = [p for p in range(len(members)) if p != self.rank]
+        self._outs = {p: _Out(self, p, segment) for p in peers}
+        self._ins = {p: _In(self, p, segment) for p in peers}
+
+    def exchange(
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
+    ) -> None:
+        try:
+            self._exchange(call, sends, recvs, deadline, spin and self.transport.may_spin)
+        except CollectiveMismatch as error:
+            if error is not self.transport.failure:
+                self.transport.abort(str(error), mismatch=True)
+            raise
+
+    def close(self) -> None:
+        self.transport.release(self.segment_id)
+
+    def _exchange(
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
+    ) -> None:
+        transport = self.transport
+        pushes = [_Push(self._outs[s.peer], s.source, call) for s in sends]
+        pulls = [_Pull(self._ins[r.peer], r, call) for r in recvs]
+        pulls.reverse()  # taken from the end, in order
+        polling_ends = 0.0
+        while True:
+            seen, gone = transport.bell.read(), dict(transport.gone) if transport.gone else transport.gone
+            moved = False
+            for push in pushes:
+                moved |= push.move()
+            pushes = [p for p in pushes if not p.finished()]
+            while pulls and (pulls[-1].move() or pulls[-1].finished()):
+                moved = True
+                if not pulls[-1].finished():
+                    break
+                pulls.pop()
+            if not pushes and not pulls:
+                return
+            if moved:
+                polling_ends = 0.0
+                continue
+            awaited = pulls[-1].ring.member if pulls else pushes[0].out.member
+            transport.check(call, awaited, gone)
+            if spin:
+                now = time.perf_counter()
+                polling_ends = polling_ends or now + SPIN
+                if now < polling_ends:
+                    continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise transport.late(call, awaited)
+            transport.bell.wait(seen, min(left, NAP))
+            if transport.bell.read() == seen:
+                transport.check_alive(call, awaited)
