@@ -97,8 +97,8 @@ def _check_target(target: str, is_module: bool) -> None:
         from importlib.util import find_spec
 
         sys.path.insert(0, os.getcwd())  # as `python -m` in the workers
-        name = target.partition(".")[0]
-        if not name.isidentifier() or find_spec(name) is None:
+        names = target.split(".")
+        if not all(name.isidentifier() for name in names) or find_spec(names[0]) is None:
             raise ValueError(
                 f"there is no module {target!r} here or among the installed ones (-m takes a module's name)"
             )

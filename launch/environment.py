@@ -113,7 +113,7 @@ def _mpi(env: Mapping[str, str]) -> Environment | None:
 
 
 def _in_slurm_step(env: Mapping[str, str]) -> bool:
-    # sbatch gives its script SLURM_PROCID=0 and SLURM_NTASKS=n too, though it runs once: only srun makes a step.
+    # sbatch gives its script SLURM_PROCID=0 and SLURM_NTASKS=n too, though that runs once: srun makes steps.
     return bool(env.get("SLURM_STEP_ID") or env.get("SLURM_STEPID")) and bool(env.get("SLURM_PROCID"))
 
 

@@ -1,8 +1,8 @@
 """How a worker tells why it died, and how the launcher reads it.
 
 A worker that raises writes one JSON file, `<run_dir>/errors/rank<r>.json`, by rename, so that a reader sees
-all of it or none. An exception whose class has the attribute `ringgrad_consequence = True` (a peer was lost) is
-never taken for the root cause while another failure exists.
+all of it or none. An exception whose class has the attribute `ringgrad_consequence = True` (a peer was lost)
+is never taken for the root cause while another failure exists.
 """
 
 import os

@@ -7,7 +7,6 @@ killed as well, for programs that overwrite their environment.
 
 import fcntl
 import os
-import select
 import shutil
 import signal
 import stat
@@ -37,6 +36,14 @@ def lock_run_dir(run_dir: str) -> int:
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.rename(path + ".new", path)  # whoever sees the file sees it locked
     return lock
+
+
+def remove_run_dir(run_dir: str) -> None:
+    for _ in range(100):  # a process that is just dying may still create a file
+        shutil.rmtree(run_dir, ignore_errors=True)
+        if not os.path.exists(run_dir):
+            return
+        time.sleep(0.01)
 
 
 def _remove_abandoned(base: str) -> None:
@@ -149,20 +156,4 @@ def _guard(read_end: int, run_dir: str) -> None:
                 return
             (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
     kill_job(groups, run_dir)
-    _wait_until_gone(groups, seconds=1)
-    shutil.rmtree(run_dir, ignore_errors=True)
-
-
-def _wait_until_gone(groups: set[int], seconds: float) -> None:
-    """A dying worker may still write into the directory that is about to be removed."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(_alive(group) for group in groups):
-        select.select([], [], [], 0.01)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    remove_run_dir(run_dir)

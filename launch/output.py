@@ -1,8 +1,8 @@
 """The output of many ranks on one terminal: whole lines, each with its rank in front.
 
 A line without an end (a prompt, a progress bar) is shown after a short wait; if another rank writes
-meanwhile, that gets a line of its own. Text that a carriage return overwrites is overwritten on a terminal and
-left out elsewhere.
+meanwhile, that gets a line of its own. Text that a carriage return overwrites is overwritten on a terminal
+and left out elsewhere.
 """
 
 import os
@@ -69,7 +69,7 @@ class Stream:
         return bool(data)
 
     def drain(self) -> None:
-        """Pass on all that has arrived, and close; processes that still hold the other end are not waited for."""
+        """Pass on all that has arrived, and close; who still holds the other end is not waited for."""
         try:
             while data := os.read(self.fd, 1 << 16):
                 self._feed(data)

@@ -2,7 +2,6 @@
 
 import os
 import selectors
-import shutil
 import signal
 import sys
 import time
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from .failure import Failure, read_failures
-from .guard import Guard, kill_group, kill_job, lock_run_dir, make_run_dir
+from .guard import Guard, kill_group, kill_job, lock_run_dir, make_run_dir, remove_run_dir
 from .host import MemoryKills, usable_cores
 from .output import Sink, Stream
 from .spawn import Job, Worker, start_worker, worker_variables
@@ -24,7 +23,7 @@ UNKILLABLE = 10.0  # s after SIGKILL: what still lives then waits in the kernel 
 
 
 def supervise(job: Job) -> int:
-    """Run the job to its end; returns 0, the first failure's exit code, or 128 + the signal that stopped it."""
+    """Run the job to its end; returns 0, the first failure's exit code, or 128 + the stopping signal."""
     run_dir = make_run_dir()
     lock = lock_run_dir(run_dir)
     guard = Guard(run_dir)
@@ -34,7 +33,7 @@ def supervise(job: Job) -> int:
         return supervisor.run()
     finally:
         kill_job(groups, run_dir)
-        shutil.rmtree(run_dir, ignore_errors=True)
+        remove_run_dir(run_dir)
         guard.dismiss()
         os.close(lock)
 
