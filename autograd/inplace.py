@@ -82,10 +82,14 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
         args, kw = declared.prepare(x, *others, **kw)
     arrays = [a.array if isinstance(a, Variable) else a for a in args]
     y, extra = declared.compute(arrays, kw)
+    mask = 0
+    if mode.grad and declared.differentiable:
+        for i, a in enumerate(args):
+            if isinstance(a, Variable) and edge_of(a) is not None:
+                mask |= 1 << i
     write(declared.name + "_", x, y)
-    needs = mode.grad and declared.differentiable and any(isinstance(a, Variable) and a._needs for a in args)
-    if needs or x._needs:
-        record(x, _node(declared, x, args, arrays, kw, y, extra) if needs else None)
+    if mask or x._needs:
+        record(x, _node(declared, x, args, arrays, kw, mask, y, extra) if mask else None)
     elif x._base is not None:
         x._view_version = x._version[0]
     if listeners:
@@ -95,14 +99,15 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
 
 
 def _node(
-    op: Op, target: Any, args: Sequence[Any], arrays: list[Any], kw: dict[str, Any], y: Any, extra: Any
+    op: Op, target: Any, args: Sequence[Any], arrays: list[Any], kw: dict[str, Any], mask: int, y: Any, extra: Any
 ) -> OpNode:
     """The op's node, whose saved inputs count as of the version before the write."""
-    node = OpNode(op, args, arrays, kw, target.array if "y" in op.kept([True] * len(args)) else y, extra)
+    node = OpNode(op, args, arrays, kw, mask, y, extra, None)
     versions = []
     for counter, version, name in node.versions:
         versions.append((counter, version - 1 if counter is target._version else version, name))
     if "y" in node.saved:
+        node.saved["y"] = target.array
         versions.append((target._version, target._version[0], "y"))
     node.versions = versions
     return node
@@ -166,15 +171,18 @@ def assign(x: Any, index: Any, value: Any) -> None:
         raise RuntimeError(
             f"[setitem] the value must fit the indexed part ({error}), came {describe(source)} for {describe(x)}"
         ) from None
-    needs = mode.grad and (x._needs or (value is not None and value._needs))
+    mask = 0
+    if mode.grad:
+        mask = (edge_of(x) is not None) + 2 * (value is not None and edge_of(value) is not None)
     written(x)
-    if not needs:
+    if not mask:
         return
     op = tensor_ops["setitem"]
     args = (x, value if value is not None else source)
     if value is not None and value.array.dtype != array.dtype:
         args = (x, tensor_ops["cast"](value, dtype=array.dtype))
-    record(x, OpNode(op, args, [array, args[1].array if value is not None else source], {"index": index}, None, None))
+    arrays = [array, args[1].array if value is not None else source]
+    record(x, OpNode(op, args, arrays, {"index": index}, mask, None, None, None))
 
 
 __all__ = ["CopySlices", "apply_inplace", "assign", "check_writable", "record", "write", "written"]

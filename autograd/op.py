@@ -25,6 +25,9 @@ from .engine import LEAF, OUTPUT, Node, Output, Variable, array_namespace, edge_
 registry: dict[str, Op] = {}
 tensor_ops: dict[str, Callable[..., Any]] = {}  # name -> what is called with Tensors
 
+_new = object.__new__
+ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
+
 # Called as listener(op, inputs, kwargs, output) after each op: the door for tracing and profiling.
 listeners: list[Callable[[Op, tuple[Any, ...], dict[str, Any], Any], None]] = []
 
@@ -66,12 +69,12 @@ class Op:
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
         self.prepare, self.hint, self.onnx = prepare, hint, onnx
         code = forward.__code__
-        names = code.co_varnames[1 : code.co_argcount]
-        self.inputs: tuple[str, ...] = names
-        self._rule_names = {r: parameters(r) for r in self.rules if r}
-        together = self.joint or backward
-        self._together_names = parameters(together)[3:] if together else ()
-        self.differentiable = bool(together or any(self.rules))
+        self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
+        self.defaults: dict[str, Any] = forward.__kwdefaults__ or {}
+        self.calls = [Call(rule) if rule else None for rule in self.rules]
+        self.together = Call(self.joint or backward) if self.joint or backward else None
+        self.differentiable = bool(self.together or any(self.rules))
+        self.plans: dict[int, Plan] = {}
         self.title = "".join(part.capitalize() for part in name.split("_")) + "Backward0"
         assert name not in registry, f"op {name} is declared twice"
         registry[name] = self
@@ -86,39 +89,41 @@ class Op:
         if self.prepare is not None:
             args, kw = self.prepare(*args, **kw)
         arrays = []
-        needs = False
+        mask, bit = 0, 1
         for a in args:
             if isinstance(a, Variable):
-                if a._base is not None:
+                if a._base is not None and a._view_version != a._version[0]:
                     refresh(a)
                 if a._needs:
-                    needs = True
+                    mask |= bit
                 arrays.append(a.array)
             else:
                 arrays.append(a)
+            bit += bit
         y, extra = self.compute(arrays, kw)
+        record = mask and mode.grad and self.differentiable
         if self.outputs == 1:
-            out: Any = wrap(y)
+            out: Any = _new(engine.tensor_class)
+            out.array = y
+            out._version = [0, None]
             if self.view is not False:
                 self._mark_view(args[0], out, kw)
-            if needs and mode.grad and self.differentiable and is_floating(y):
-                node = out._node = OpNode(self, args, arrays, kw, y, extra)
+            if record and (y.dtype.kind in "fc" or is_floating(y)):
+                out._node = OpNode(self, args, arrays, kw, mask, y, extra, out._version)
                 out._needs = True
-                if "y" in node.saved:
-                    node.versions.append((out._version, out._version[0], "y"))
         else:
-            out = [wrap(part) for part in y]
+            parts = [wrap(part) for part in y]
             if self.view:
-                for part in out:
+                for part in parts:
                     self._mark_view(args[0], part, None)
-            if needs and mode.grad and self.differentiable:
-                node = OpNode(self, args, arrays, kw, y, extra, len(out))
+            if record:
+                node = OpNode(self, args, arrays, kw, mask, y, extra, None, len(parts))
                 if "y" in node.saved:
-                    node.versions.extend((part._version, part._version[0], "y") for part in out)
-                for i, part in enumerate(out):
+                    node.versions = (*node.versions, *((p._version, p._version[0], "y") for p in parts))
+                for i, part in enumerate(parts):
                     if is_floating(part.array):
                         part._node, part._needs = Output(node, i), True
-            out = tuple(out)
+            out = tuple(parts)
         if listeners:
             for listener in listeners:
                 listener(self, args, kw, out)
@@ -126,17 +131,17 @@ class Op:
 
     def compute(self, arrays: Sequence[Any], kw: dict[str, Any]) -> tuple[Any, Any]:
         """The forward on arrays: (output, extras), with 16-bit floats computed in float32."""
-        xp = namespace_of(arrays)
+        xp = np if len(array_namespace) == 1 else namespace_of(arrays)
         low = None
-        if self.half == "float32":
-            for a in arrays:
-                if type(a) in array_namespace and a.dtype.itemsize == 2 and a.dtype.kind in "fV":
-                    low = a.dtype
         try:
-            if low is not None:
-                arrays = [widen(a) for a in arrays]
+            if self.half == "float32":
+                for a in arrays:
+                    if type(a) in array_namespace and a.dtype.itemsize == 2 and a.dtype.kind in "fV":
+                        low = a.dtype
+                        arrays = [widen(b) for b in arrays]
+                        break
             y = self.forward(xp, *arrays, **kw)
-        except (ValueError, TypeError, IndexError, np.exceptions.AxisError, np.linalg.LinAlgError) as error:
+        except ERRORS as error:
             raise self.explain(error, arrays, kw) from None
         extra = None
         if self.extras:
@@ -173,16 +178,47 @@ class Op:
 
     # ---- gradients
 
-    def rule_for(self, i: int) -> Callable[..., Any] | None:
-        return self.rules[i] if i < len(self.rules) else None
+    def plan(self, mask: int) -> Plan:
+        """What to keep when the inputs in `mask` want gradients."""
+        found = self.plans.get(mask)
+        if found is None:
+            found = self.plans[mask] = Plan(self, mask)
+        return found
 
-    def kept(self, needs: Sequence[bool]) -> set[str]:
-        """Names of all that the gradients of the wanted inputs need."""
-        names = set(self._together_names)
-        for rule, wanted in zip(self.rules, needs):
-            if wanted and rule is not None:
-                names.update(self._rule_names[rule])
-        return names
+
+class Call:
+    """A gradient rule and what it is called with: `ops` or not, then g, then the saved values by name."""
+
+    __slots__ = ("names", "rule", "with_ops")
+
+    def __init__(self, rule: Callable[..., Any]) -> None:
+        names = parameters(rule)
+        self.rule = rule
+        self.with_ops = names[0] == "ops"
+        if names[0] in ("ops", "xp"):
+            names = names[1:]
+        assert names[0] == "g", f"a rule's parameters start with (ops,) g, came {names}"
+        self.names = names[2:] if len(names) > 1 and names[1] == "needs" else names[1:]
+
+
+class Plan:
+    """Where the saved values of a node come from, worked out once for an op and a set of wanted inputs."""
+
+    __slots__ = ("arrays", "dtypes", "extras", "inputs", "inputs_shape", "keep_y", "keywords", "positions", "shapes")
+
+    def __init__(self, op: Op, mask: int) -> None:
+        calls = [op.together] if op.together else [c for i, c in enumerate(op.calls) if c and mask >> i & 1]
+        names = sorted({name for call in calls if call for name in call.names})
+        place = {name: i for i, name in enumerate(op.inputs)}
+        self.keep_y = "y" in names
+        self.inputs, self.inputs_shape = "inputs" in names, "inputs_shape" in names
+        self.arrays = tuple((n, place[n]) for n in names if n in place)
+        self.shapes = tuple((n, place[n[:-6]]) for n in names if n.endswith("_shape") and n[:-6] in place)
+        self.dtypes = tuple((n, place[n[:-6]]) for n in names if n.endswith("_dtype") and n[:-6] in place)
+        self.extras = tuple((n, op.extras.index(n)) for n in names if n in op.extras)
+        special = {"y", "inputs", "inputs_shape", *op.extras, *(n for n, _ in self.arrays + self.shapes + self.dtypes)}
+        self.keywords = bool(set(names) - special)
+        self.positions = dict(self.arrays)
 
 
 class OpNode(Node):
@@ -191,53 +227,71 @@ class OpNode(Node):
     __slots__ = ("op", "positions", "saved", "versions")
 
     def __init__(
-        self, op: Op, args: Sequence[Any], arrays: Sequence[Any], kw: dict[str, Any], y: Any, extra: Any, outputs: int = 1
+        self,
+        op: Op,
+        args: Sequence[Any],
+        arrays: Sequence[Any],
+        kw: dict[str, Any],
+        mask: int,
+        y: Any,
+        extra: Any,
+        version: Any,
+        outputs: int = 1,
     ) -> None:
-        Node.__init__(self, [edge_of(a) if isinstance(a, Variable) else None for a in args], outputs)
-        self.op = op
-        needs = [edge is not None for edge in self.edges]
-        saved: dict[str, Any] = {}
-        versions = []
-        positions = {}
-        for name in op.kept(needs):
-            if name in ("g", "ops", "needs"):
-                continue
-            if name == "y":
-                saved["y"] = y
-            elif name in kw:
-                saved[name] = kw[name]
-            elif name in op.inputs:
-                i = op.inputs.index(name)
-                saved[name] = arrays[i] if i < len(arrays) else None
-                if i < len(args) and isinstance(args[i], Variable):
-                    counter = args[i]._version
-                    versions.append((counter, counter[0], name))
-                    positions[name] = i
-            elif name == "inputs":
-                saved[name] = list(arrays)
-                for i, a in enumerate(args):
-                    if isinstance(a, Variable):
-                        versions.append((a._version, a._version[0], f"input {i}"))
-            elif name.endswith("_shape"):
-                if name == "inputs_shape":
-                    saved[name] = [getattr(a, "shape", ()) for a in arrays]
-                else:
-                    saved[name] = getattr(arrays[op.inputs.index(name[:-6])], "shape", ())
-            elif name.endswith("_dtype"):
-                saved[name] = arrays[op.inputs.index(name[:-6])].dtype
-            elif name in op.extras:
-                saved[name] = extra[op.extras.index(name)]
+        edges = []
+        for a in args:
+            if mask & 1:
+                edge = a._node
+                edges.append(a if edge is None else edge)
             else:
-                default = op.forward.__kwdefaults__ or {}
-                assert name in default, f"rule of {op.name} asks for {name!r}, which nothing provides"
-                saved[name] = default[name]
+                edges.append(None)
+            mask >>= 1
+        self.edges = edges
+        self.outputs = outputs
+        self.seq = engine.sequence()
+        self.hooks = None
+        self.where = engine.call_site() if mode.anomaly else None
+        self.op = op
+        wanted = 0
+        for i, edge in enumerate(edges):
+            if edge is not None:
+                wanted |= 1 << i
+        plan = op.plans.get(wanted) or op.plan(wanted)
+        saved: dict[str, Any] = {**op.defaults, **kw} if plan.keywords else {}
+        versions: Any = ()
+        if plan.arrays:
+            versions = []
+            count = len(arrays)
+            for name, i in plan.arrays:
+                if i < count:
+                    saved[name] = arrays[i]
+                    a = args[i]
+                    if isinstance(a, Variable):
+                        versions.append((a._version, a._version[0], name))
+                else:
+                    saved[name] = None
+        for name, i in plan.shapes:
+            saved[name] = arrays[i].shape
+        for name, i in plan.dtypes:
+            saved[name] = arrays[i].dtype
+        for name, i in plan.extras:
+            saved[name] = extra[i]
+        if plan.inputs:
+            saved["inputs"] = list(arrays)
+            versions = [(a._version, a._version[0], f"input {i}") for i, a in enumerate(args) if isinstance(a, Variable)]
+        if plan.inputs_shape:
+            saved["inputs_shape"] = [getattr(a, "shape", ()) for a in arrays]
+        if plan.keep_y:
+            saved["y"] = y
+            if version is not None:
+                versions = [*versions, (version, version[0], "y")]
         if op.broadcast:
             saved["shapes"] = [getattr(a, "shape", ()) for a in arrays]
         if op.composite is not None:
             saved["call"] = args, kw
         self.saved: Any = saved
         self.versions = versions
-        self.positions = positions
+        self.positions = plan.positions
 
     def name(self) -> str:
         return self.op.title
@@ -262,10 +316,14 @@ class OpNode(Node):
                 )
 
     def vjp(self, g: Any, create: bool) -> list[Any]:
-        self.check_saved()
+        saved, op = self.saved, self.op
+        if saved is None:
+            self.check_saved()
+        for counter, version, _ in self.versions:
+            if counter[0] != version:
+                self.check_saved()
         if create:
-            return self._vjp_composite(g) if self.op.composite else self._vjp_recorded(g)
-        op, saved = self.op, self.saved
+            return self._vjp_composite(g) if op.composite else self._vjp_recorded(g)
         low = None
         if op.half == "float32":
             first = g if self.outputs == 1 else next(part for part in g if part is not None)
@@ -273,14 +331,15 @@ class OpNode(Node):
                 low = first.dtype
                 g = widen(g) if self.outputs == 1 else [None if part is None else widen(part) for part in g]
                 saved = {name: widen(value) for name, value in saved.items()}
-        if op.joint is not None:
-            grads = list(op.joint(array_ops, g, self.needs(), *[saved[n] for n in op._together_names]))
-        elif op.backward is not None:
-            first = g if self.outputs == 1 else next(part for part in g if part is not None)
-            xp = array_namespace.get(type(first), np)
-            grads = list(op.backward(xp, g, self.needs(), *[saved[n] for n in op._together_names]))
-        else:
+        if op.together is None:
             grads = self._by_rules(g, array_ops, saved)
+        else:
+            values = [saved[n] for n in op.together.names]
+            if op.joint is not None:
+                grads = list(op.joint(array_ops, g, self.needs(), *values))
+            else:
+                first = g if self.outputs == 1 else next(part for part in g if part is not None)
+                grads = list(op.together.rule(array_namespace.get(type(first), np), g, self.needs(), *values))
         if low is not None:
             grads = [None if grad is None else grad.astype(low) for grad in grads]
         return grads
@@ -291,16 +350,26 @@ class OpNode(Node):
     def _by_rules(self, g: Any, ops: Any, env: dict[str, Any]) -> list[Any]:
         op = self.op
         grads: list[Any] = []
-        for i, edge in enumerate(self.edges):
-            rule = op.rule_for(i) if edge is not None else None
-            if rule is None:
+        for edge, call in zip(self.edges, op.calls):
+            if edge is None or call is None:
                 grads.append(None)
                 continue
-            names = op._rule_names[rule]
-            grad = rule(*[g if n == "g" else ops if n == "ops" else env[n] for n in names])
-            if op.broadcast and grad.shape != env["shapes"][i]:
-                grad = ops.sum_to_shape(grad, shape=env["shapes"][i])
+            names = call.names
+            if call.with_ops:
+                grad = call.rule(ops, g, *[env[n] for n in names])
+            elif not names:
+                grad = call.rule(g)
+            elif len(names) == 1:
+                grad = call.rule(g, env[names[0]])
+            else:
+                grad = call.rule(g, *[env[n] for n in names])
+            if op.broadcast:
+                shape = env["shapes"][len(grads)]
+                if grad.shape != shape:
+                    grad = ops.sum_to_shape(grad, shape=shape)
             grads.append(grad)
+        while len(grads) < len(self.edges):
+            grads.append(None)
         return grads
 
     def _vjp_recorded(self, g: Any) -> list[Any]:
@@ -322,7 +391,8 @@ class OpNode(Node):
             else:
                 env[name] = value
         if op.joint is not None:
-            return list(op.joint(tensor_namespace, g, self.needs(), *[env[n] for n in op._together_names]))
+            assert op.together is not None
+            return list(op.joint(tensor_namespace, g, self.needs(), *[env[n] for n in op.together.names]))
         return self._by_rules(g, tensor_namespace, env)
 
     def _vjp_composite(self, g: Any) -> list[Any]:
@@ -408,6 +478,10 @@ def describe(a: Any) -> str:
     return repr(a)
 
 
+# Forms of ops that are faster on arrays, where sharing memory does not matter.
+array_forms: dict[str, Callable[..., Any]] = {}
+
+
 class ArrayOps:
     """The ops on plain arrays, as gradient rules see them: `ops.sum(g, dim=0)`."""
 
@@ -415,6 +489,9 @@ class ArrayOps:
         op = registry.get(name)
         if op is None:
             raise AttributeError(f"no op is called {name!r}")
+        if name in array_forms:
+            self.__dict__[name] = array_forms[name]
+            return array_forms[name]
         forward, prepare, extras = op.forward, op.prepare, op.extras
 
         def call(*args: Any, **kw: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import backward as _backward
 from ..autograd import engine
 from ..autograd.engine import LEAF, OUTPUT, Variable, array_namespace, edge_of, refresh, wrap
 from ..autograd.inplace import apply_inplace, assign, check_writable, write, written
@@ -291,9 +292,7 @@ class Tensor(Variable):
 
         gradient: weights of the elements, of this tensor's shape; may be left out for one element.
         """
-        from ..autograd import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+        _backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> Handle:
         """Calls `hook(gradient)` when the gradient of this tensor is computed; what it returns replaces it."""

@@ -294,10 +294,15 @@ def comparison(name: str, forward: Callable[[Any, Any, Any], Any], onnx: Any = N
     )
 
 
+_ALL = [tuple(range(n)) for n in range(8)]
+
+
 def axes_of(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """Dimensions as a tuple of non-negative, distinct ints; None is all of them."""
     if dim is None:
-        return tuple(range(ndim))
+        return _ALL[ndim] if ndim < 8 else tuple(range(ndim))
+    if type(dim) is int and 0 <= dim < ndim:
+        return (dim,)
     dims = (dim,) if isinstance(dim, int | np.integer) else tuple(dim)
     return distinct(name, tuple(axis_of(name, d, ndim) for d in dims), dim)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.engine import Variable
-from ...autograd.op import Op
+from ...autograd.op import Op, array_forms, namespace_of
 from ..dtypes import promote_types
 from .declare import axes_of, axis_of
 from .pointwise import cast
@@ -139,6 +139,21 @@ expand = Op(
     prepare=_expand_prepare,
     onnx="Expand",
 )
+
+
+def _expand_array(x: Any, *, shape: Any) -> Any:
+    """For gradients: a small array is copied out sooner than NumPy makes a broadcast view of it."""
+    shape = tuple(shape)
+    if x.shape == shape:
+        return x
+    if math.prod(shape) > 8192:
+        return namespace_of((x,)).broadcast_to(x, shape)
+    y = namespace_of((x,)).empty(shape, x.dtype)
+    y[...] = x
+    return y
+
+
+array_forms["expand"] = _expand_array
 
 
 def _sum_to_shape(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
