@@ -11,6 +11,7 @@ from .errors import CollectiveMismatch
 
 HEADER_BYTES = 512
 _FIXED = struct.Struct("<4sIQQHH")  # magic, generation, job, sequence number, lengths of text and site
+_JOB_END = struct.calcsize("<4sIQ")
 _MAGIC = b"rgd1"
 _TEXT_BYTES, _SITE_BYTES = 330, HEADER_BYTES - _FIXED.size - 330
 
@@ -55,7 +56,9 @@ class Call:
         """Raise CollectiveMismatch unless `peer`'s header says the same as this (`rank`'s) call."""
         if header[: self._length] == self.header[: self._length] and len(header) >= self._length:
             return
-        sides = sorted([(rank, describe(self.header)), (peer, describe(bytes(header)))])
+        theirs = bytes(header)
+        full = theirs[:_JOB_END] != self.header[:_JOB_END]
+        sides = sorted([(rank, describe(self.header, full)), (peer, describe(theirs, full))])
         lines = "\n".join(f"  rank {r}: {text}" for r, text in sides)
         raise CollectiveMismatch(
             "[distributed] all ranks must make the same collective calls in the same order, but these met:\n"
@@ -71,12 +74,12 @@ class Call:
             )
 
 
-def describe(header: bytes) -> str:
-    """A header in words."""
+def describe(header: bytes, full: bool = True) -> str:
+    """A header in words; `full` tells the job too."""
     if len(header) < _FIXED.size or header[:4] != _MAGIC:
         return f"an unknown message that begins with {header[:8]!r} (another version of ringgrad?)"
     _, generation, job, sequence, body, tail = _FIXED.unpack_from(header)
     text = header[_FIXED.size : _FIXED.size + body].decode(errors="replace")
     site = header[_FIXED.size + body : _FIXED.size + body + tail].decode(errors="replace")
-    where = f"call {sequence}" + (f" of job {job:x} generation {generation}" if job or generation else "")
+    where = f"call {sequence}" + (f" of job {job:x} generation {generation}" if full else "")
     return f"{text} ({where}, at {site})"

@@ -256,9 +256,9 @@ class Group:
             raise self._error
         runner = self._collective if pair is None else self._pairs
         talk = self._main if pair is None else self._talk(*pair)
-        assert runner is not None
+        assert runner is not None and self.transport is not None
         talk.sequence += 1
-        call = Call(text, caller(), talk.sequence)
+        call = Call(text, caller(), talk.sequence, self.transport.job, self.transport.generation)
 
         def run() -> None:
             if self._error is not None:
@@ -269,7 +269,10 @@ class Group:
                     job(runner, call, time.monotonic() + self.timeout, talk.lane.inline)
             except BaseException as error:
                 # A conversation cut off in the middle cannot go on: later calls would take earlier calls' messages.
-                self._error = error if isinstance(error, DistributedError) else _interrupted(call, error)
+                if isinstance(error, DistributedError):
+                    self._error = error
+                    raise error.with_traceback(None) from None  # our own frames say nothing about the cause
+                self._error = _interrupted(call, error)
                 raise
             if back is not None:
                 back()

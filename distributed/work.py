@@ -14,6 +14,7 @@ class Work:
         self.text = text
         self._result = result
         self._error: BaseException | None = None
+        self._after: Callable[[], None] | None = None
         self._done = threading.Event()
         if done:
             self._done.set()
@@ -38,7 +39,15 @@ class Work:
             raise TimeoutError(f"[Work.wait] {self.text} must end within {timeout} s, and is still under way")
         if self._error is not None:
             raise self._error
+        after, self._after = self._after, None
+        if after is not None:
+            after()
         return True
+
+    def then(self, after: Callable[[], None]) -> Work:
+        """Have the first successful `wait` call `after`, on the thread that waits."""
+        self._after = after
+        return self
 
     def result(self) -> object:
         """What the `_object` verbs return; None for those that fill arrays."""

@@ -70,6 +70,8 @@ class Transport:
     name = ""
     rank: int
     world_size: int
+    job = 0  # together with the generation, what keeps messages of another or an earlier job out
+    generation = 0
     one_host = True  # whether peers can read each other's memory: then a plan with the fewest rounds is best
 
     def channel(self, number: int, members: Sequence[int]) -> Channel:

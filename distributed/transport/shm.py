@@ -110,8 +110,10 @@ class ShmTransport(Transport):
         segment = self._share(channel_segment(number), f"ringgrad-channel-{number}", channel_bytes(len(members)))
         return ShmChannel(self, number, members, segment)
 
-    def release(self, number: int) -> None:
-        self._tell_all(b"F", _SEGMENT.pack(number, 0))
+    def forget(self, number: int) -> None:
+        """Let go of the peers' memory of this id."""
+        for segments in self._remote.values():
+            segments.pop(number, None)
 
     # Failures.
 
@@ -171,7 +173,7 @@ class ShmTransport(Transport):
         with self._lock:
             self._own.remove(span)
         if not self._closing:
-            self.release(span[2])
+            self._tell_all(b"F", _SEGMENT.pack(span[2], 0))
 
     def _tell_all(self, kind: bytes, body: bytes) -> None:
         end = time.monotonic() + 2.0

@@ -87,21 +87,20 @@ class _In:
         self.taken = 0
         self.base = channel.rank * _block_bytes(len(channel.members))
         self._posted_word: memoryview | None = None
-        self.memory: memoryview | None = None
+        self.theirs: Segment | None = None
 
     def ready(self) -> bool:
         if self._posted_word is None:
-            theirs = self.channel.transport.remote(self.member, self.channel.segment_id)
+            self.theirs = theirs = self.channel.transport.remote(self.member, self.channel.segment_id)
             if theirs is None:
                 return False
-            self.memory = theirs.memory
             self._posted_word = theirs.memory[self.base + _POSTED : self.base + _POSTED + 8].cast("Q")
         return self._posted_word[0] > self.taken
 
     def entry(self) -> tuple[int, int, int, int, memoryview]:
-        assert self.memory is not None
-        at = self.base + _ENTRIES + self.taken % DEPTH * _ENTRY_BYTES
-        return *_ENTRY.unpack_from(self.memory, at), self.memory[at + _ENTRY.size : at + _ENTRY_BYTES]
+        assert self.theirs is not None
+        at, memory = self.base + _ENTRIES + self.taken % DEPTH * _ENTRY_BYTES, self.theirs.memory
+        return *_ENTRY.unpack_from(memory, at), memory[at + _ENTRY.size : at + _ENTRY_BYTES]
 
     def take(self) -> None:
         self.taken += 1
@@ -216,7 +215,8 @@ class ShmChannel(Channel):
             raise
 
     def close(self) -> None:
-        self.transport.release(self.segment_id)
+        # Ours stays with those peers that have yet to read the last messages in it.
+        self.transport.forget(self.segment_id)
 
     def _exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
