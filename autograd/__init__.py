@@ -45,8 +45,10 @@ def _roots(name: str, tensors: tuple[Any, ...], grads: tuple[Any, ...], create: 
                     f"[{name}] a gradient can be left out for one element only, came shape {list(t.array.shape)}:"
                     " reduce to a scalar, or pass gradient="
                 )
-            g = engine.wrap(np.ones_like(t.array))
-        elif g.array.shape != t.array.shape:
+            one = np.ones(t.array.shape, t.array.dtype)
+            roots.append((edge, engine.wrap(one) if create else one))
+            continue
+        if g.array.shape != t.array.shape:
             raise RuntimeError(
                 f"[{name}] a gradient must have its tensor's shape {list(t.array.shape)}, came {list(g.array.shape)}"
             )
@@ -74,6 +76,22 @@ def backward(
             raise RuntimeError("[backward] inputs must be leaves that require grad")
     del tensors, grads, grad_tensors
     engine.backward(roots, keep, create_graph, targets)
+
+
+_ones: dict[Any, Any] = {}
+
+
+def backward_scalar(t: Any, keep: bool) -> None:
+    """The usual backward: from one number, whose gradient is 1."""
+    edge = engine.edge_of(t)
+    dtype = t.array.dtype
+    one = _ones.get(dtype)
+    if one is None:
+        one = _ones[dtype] = np.ones((), dtype)
+        one.flags.writeable = False  # shared by all
+    if edge is None:
+        _roots("backward", (t,), (None,), False)
+    engine.backward([(edge, one)], keep, False)
 
 
 def grad(

@@ -11,6 +11,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -130,12 +131,12 @@ def schedule(roots: Iterable[Any]) -> tuple[list[Node], dict[Any, int]]:
                 uses[edge] = uses.get(edge, 0) + 1
             else:
                 stack.append(edge.node)
-    order.sort(key=_seq, reverse=True)
+    if len(order) > 1:
+        order.sort(key=_seq, reverse=True)
     return order, uses
 
 
-def _seq(node: Node) -> int:
-    return node.seq
+_seq = attrgetter("seq")
 
 
 def _needed(order: list[Node], targets: set[Any]) -> set[Node]:
@@ -203,8 +204,7 @@ def backward(
     before, mode.grad = mode.grad, create
     try:
         found = _walk(roots, keep, create, targets, accumulate)
-        # a callback may queue another: the list grows while it is walked
-        for fn in run.callbacks:
+        for fn in run.callbacks:  # a callback may queue another: the list grows while it is walked
             fn()
         return found
     finally:
@@ -218,63 +218,25 @@ def _walk(
     order, uses = schedule([edge for edge, _ in roots])
     wanted: dict[Any, list[int]] = {}
     needed = None
+    found: list[Any] = []
     if targets is not None:
+        found = [None] * len(targets)
         for i, edge in enumerate(targets):
-            key = (edge.node, edge.index) if edge.kind == OUTPUT else edge
-            wanted.setdefault(key, []).append(i)
-        plain = {key[0] if type(key) is tuple else key for key in wanted}
-        needed = _needed(order, plain)
-    found: list[Any] = [None] * (len(targets) if targets is not None else 0)
+            wanted.setdefault((edge.node, edge.index) if edge.kind == OUTPUT else edge, []).append(i)
+        needed = _needed(order, {key[0] if type(key) is tuple else key for key in wanted})
     pending: dict[Any, Any] = {}
     summed: set[Any] = set()
 
-    def leaf_done(leaf: Any, g: Any) -> None:
-        if leaf._hooks:
-            g = call_hooks(leaf._hooks.values(), g, create)
-        slots = wanted.get(leaf)
-        if slots is not None and not accumulate:
-            for i in slots:
-                found[i] = g
-        elif accumulate and (targets is None or slots is not None):
-            accumulate_grad(leaf, g, create)
-
-    def send(edge: Any, g: Any) -> None:
-        """Adds a contribution to what waits for the far end of an edge."""
-        if edge.kind == OUTPUT:
-            node, i = edge.node, edge.index
-            slots = pending.get(node)
-            if slots is None:
-                slots = pending[node] = [None] * node.outputs
-            slots[i] = g if slots[i] is None else slots[i] + g
-            return
-        held = pending.get(edge)
-        if held is None:
-            if edge.kind == NODE and edge.outputs > 1:
-                held = [None] * edge.outputs
-                held[0] = g
-                pending[edge] = held
-            else:
-                pending[edge] = g
-        elif type(held) is list:
-            held[0] = g if held[0] is None else held[0] + g
-        elif edge in summed and not create:
-            held += g  # this sum is the engine's own array
-        else:
-            pending[edge] = held + g
-            if not create and held.shape:
-                summed.add(edge)
-
+    take = (create, targets, wanted, accumulate, found)
     for edge, g in roots:
-        if edge.kind == LEAF:
-            if edge not in uses:
-                leaf_done(edge, g)
-                continue
-        send(edge, g)
+        if edge.kind == LEAF and edge not in uses:
+            _leaf_done(edge, g, take)
+        else:
+            _send(pending, summed, edge, g, create)
     del roots
 
-    nodes = iter(order)
-    order = []  # names in this frame would keep gradients and saved arrays alive
-    for node in nodes:
+    for k, node in enumerate(order):
+        order[k] = None  # type: ignore[call-overload]  # what is done is freed at once
         g = pending.pop(node, None)
         skip = g is None
         if not skip:
@@ -289,32 +251,70 @@ def _walk(
                 check_finite(node, grads)
             if not keep:
                 node.release()
-        edges = node.edges
-        g = None
-        for i, edge in enumerate(edges):
+        i = -1
+        for edge in node.edges:
+            i += 1
             if edge is None:
                 continue
-            kind = edge.kind
             g = None if skip else grads[i]
+            kind = edge.kind
             if kind == LEAF:
                 left = uses[edge] - 1
-                uses[edge] = left
                 if left:
+                    uses[edge] = left
                     if g is not None:
-                        send(edge, g)
+                        _send(pending, summed, edge, g, create)
                     continue
                 if edge in pending:
                     if g is not None:
-                        send(edge, g)
+                        _send(pending, summed, edge, g, create)
                     g = pending.pop(edge)
                 elif g is not None:
                     grads[i] = None  # now the engine alone holds it, and may keep its array as it is
                 if g is not None:
-                    leaf_done(edge, g)
+                    _leaf_done(edge, g, take)
             elif g is not None:
-                send(edge, g)
-        grads = g = None
+                if kind == NODE and edge.outputs == 1 and edge not in pending:
+                    pending[edge] = g
+                else:
+                    _send(pending, summed, edge, g, create)
+        grads = g = None  # type: ignore[assignment]
     return found
+
+
+def _leaf_done(leaf: Any, g: Any, take: tuple[Any, ...]) -> None:
+    """The gradient of a leaf is whole: it goes to `.grad`, or to where it was asked for."""
+    create, targets, wanted, accumulate, found = take
+    if leaf._hooks:
+        g = call_hooks(leaf._hooks.values(), g, create)
+    if targets is None:
+        accumulate_grad(leaf, g, create)
+    elif leaf in wanted:
+        if accumulate:
+            accumulate_grad(leaf, g, create)
+        else:
+            for i in wanted[leaf]:
+                found[i] = g
+
+
+def _send(pending: dict[Any, Any], summed: set[Any], edge: Any, g: Any, create: bool) -> None:
+    """Adds a contribution to what waits for the far end of an edge."""
+    if edge.kind != LEAF and (edge.kind == OUTPUT or edge.outputs > 1):
+        node, i = (edge.node, edge.index) if edge.kind == OUTPUT else (edge, 0)
+        slots = pending.get(node)
+        if slots is None:
+            slots = pending[node] = [None] * node.outputs
+        slots[i] = g if slots[i] is None else slots[i] + g
+        return
+    held = pending.get(edge)
+    if held is None:
+        pending[edge] = g
+    elif edge in summed:
+        held += g  # this sum is the engine's own array
+    else:
+        pending[edge] = held + g
+        if not create and held.shape:
+            summed.add(edge)
 
 
 def _capture(node: Node, g: Any, wanted: dict[Any, list[int]], found: list[Any]) -> None:

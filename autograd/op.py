@@ -26,6 +26,9 @@ registry: dict[str, Op] = {}
 tensor_ops: dict[str, Callable[..., Any]] = {}  # name -> what is called with Tensors
 
 _new = object.__new__
+ndarray = np.ndarray
+# 16-bit floats: computed in float32 and rounded once (bfloat16 joins when ml_dtypes is loaded).
+low_floats: set[Any] = {np.dtype("float16")}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
 
 # Called as listener(op, inputs, kwargs, output) after each op: the door for tracing and profiling.
@@ -90,17 +93,30 @@ class Op:
             args, kw = self.prepare(*args, **kw)
         arrays = []
         mask, bit = 0, 1
+        low = None
         for a in args:
             if isinstance(a, Variable):
                 if a._base is not None and a._view_version != a._version[0]:
                     refresh(a)
                 if a._needs:
                     mask |= bit
-                arrays.append(a.array)
+                array = a.array
+                if array.dtype in low_floats:
+                    low = array.dtype
+                arrays.append(array)
             else:
                 arrays.append(a)
             bit += bit
-        y, extra = self.compute(arrays, kw)
+        if low is None and not self.extras and self.outputs == 1 and len(array_namespace) == 1:
+            try:
+                y = self.forward(np, *arrays, **kw)
+            except ERRORS as error:
+                raise self.explain(error, arrays, kw) from None
+            if type(y) is not ndarray:
+                y = np.asarray(y)
+            extra = None
+        else:
+            y, extra = self.compute(arrays, kw)
         record = mask and mode.grad and self.differentiable
         if self.outputs == 1:
             out: Any = _new(engine.tensor_class)
@@ -136,7 +152,7 @@ class Op:
         try:
             if self.half == "float32":
                 for a in arrays:
-                    if type(a) in array_namespace and a.dtype.itemsize == 2 and a.dtype.kind in "fV":
+                    if type(a) in array_namespace and a.dtype in low_floats:
                         low = a.dtype
                         arrays = [widen(b) for b in arrays]
                         break
@@ -204,7 +220,8 @@ class Call:
 class Plan:
     """Where the saved values of a node come from, worked out once for an op and a set of wanted inputs."""
 
-    __slots__ = ("arrays", "dtypes", "extras", "inputs", "inputs_shape", "keep_y", "keywords", "positions", "shapes")
+    __slots__ = ("arrays", "dtypes", "extras", "inputs", "inputs_shape", "keep_y", "keywords", "positions", "rare")
+    __slots__ += ("shapes",)
 
     def __init__(self, op: Op, mask: int) -> None:
         calls = [op.together] if op.together else [c for i, c in enumerate(op.calls) if c and mask >> i & 1]
@@ -219,6 +236,7 @@ class Plan:
         special = {"y", "inputs", "inputs_shape", *op.extras, *(n for n, _ in self.arrays + self.shapes + self.dtypes)}
         self.keywords = bool(set(names) - special)
         self.positions = dict(self.arrays)
+        self.rare = bool(self.dtypes or self.extras or self.inputs or self.inputs_shape)
 
 
 class OpNode(Node):
@@ -238,6 +256,7 @@ class OpNode(Node):
         version: Any,
         outputs: int = 1,
     ) -> None:
+        plan = op.plans.get(mask) or op.plan(mask)
         edges = []
         for a in args:
             if mask & 1:
@@ -252,11 +271,6 @@ class OpNode(Node):
         self.hooks = None
         self.where = engine.call_site() if mode.anomaly else None
         self.op = op
-        wanted = 0
-        for i, edge in enumerate(edges):
-            if edge is not None:
-                wanted |= 1 << i
-        plan = op.plans.get(wanted) or op.plan(wanted)
         saved: dict[str, Any] = {**op.defaults, **kw} if plan.keywords else {}
         versions: Any = ()
         if plan.arrays:
@@ -272,15 +286,17 @@ class OpNode(Node):
                     saved[name] = None
         for name, i in plan.shapes:
             saved[name] = arrays[i].shape
-        for name, i in plan.dtypes:
-            saved[name] = arrays[i].dtype
-        for name, i in plan.extras:
-            saved[name] = extra[i]
-        if plan.inputs:
-            saved["inputs"] = list(arrays)
-            versions = [(a._version, a._version[0], f"input {i}") for i, a in enumerate(args) if isinstance(a, Variable)]
-        if plan.inputs_shape:
-            saved["inputs_shape"] = [getattr(a, "shape", ()) for a in arrays]
+        if plan.rare:
+            for name, i in plan.dtypes:
+                saved[name] = arrays[i].dtype
+            for name, i in plan.extras:
+                saved[name] = extra[i]
+            if plan.inputs:
+                saved["inputs"] = list(arrays)
+                tensors = [(i, a) for i, a in enumerate(args) if isinstance(a, Variable)]
+                versions = [(a._version, a._version[0], f"input {i}") for i, a in tensors]
+            if plan.inputs_shape:
+                saved["inputs_shape"] = [getattr(a, "shape", ()) for a in arrays]
         if plan.keep_y:
             saved["y"] = y
             if version is not None:
@@ -324,10 +340,12 @@ class OpNode(Node):
                 self.check_saved()
         if create:
             return self._vjp_composite(g) if op.composite else self._vjp_recorded(g)
+        if op.together is None and (g.dtype not in low_floats or op.half != "float32"):
+            return self._by_rules(g, array_ops, saved)
         low = None
         if op.half == "float32":
             first = g if self.outputs == 1 else next(part for part in g if part is not None)
-            if first.dtype.itemsize == 2:
+            if first.dtype in low_floats:
                 low = first.dtype
                 g = widen(g) if self.outputs == 1 else [None if part is None else widen(part) for part in g]
                 saved = {name: widen(value) for name, value in saved.items()}
@@ -349,6 +367,7 @@ class OpNode(Node):
 
     def _by_rules(self, g: Any, ops: Any, env: dict[str, Any]) -> list[Any]:
         op = self.op
+        shapes = env["shapes"] if op.broadcast else None
         grads: list[Any] = []
         for edge, call in zip(self.edges, op.calls):
             if edge is None or call is None:
@@ -363,14 +382,12 @@ class OpNode(Node):
                 grad = call.rule(g, env[names[0]])
             else:
                 grad = call.rule(g, *[env[n] for n in names])
-            if op.broadcast:
-                shape = env["shapes"][len(grads)]
+            if shapes is not None:
+                shape = shapes[len(grads)]
                 if grad.shape != shape:
                     grad = ops.sum_to_shape(grad, shape=shape)
             grads.append(grad)
-        while len(grads) < len(self.edges):
-            grads.append(None)
-        return grads
+        return grads if len(grads) == len(self.edges) else grads + [None] * (len(self.edges) - len(grads))
 
     def _vjp_recorded(self, g: Any) -> list[Any]:
         """The same with Tensors: saved arrays become Tensors again, with their place in the graph."""
@@ -459,7 +476,7 @@ def is_floating(array: Any) -> bool:
 
 
 def widen(a: Any) -> Any:
-    if type(a) in array_namespace and a.dtype.itemsize == 2 and a.dtype.kind in "fV":
+    if type(a) in array_namespace and a.dtype in low_floats:
         return a.astype(np.float32)
     return a
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.op import low_floats
+
 
 class dtype:
     """An element type: `float32.itemsize`, `float32.is_floating_point`. NumPy takes it wherever it takes a dtype."""
@@ -25,6 +27,8 @@ class dtype:
 
             self._numpy = np.dtype(getattr(ml_dtypes, self.name))
             by_numpy[self._numpy] = self
+            if self.itemsize == 2:
+                low_floats.add(self._numpy)
         return self._numpy
 
     dtype = numpy  # NumPy's protocol: np.dtype(ringgrad.float32)

@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd.engine import Variable, wrap
 from ..autograd.op import tensor_ops
 from . import ops as _ops  # noqa: F401  (declares all ops)
-from .dtypes import F64, category, to_numpy
+from .dtypes import F32, F64, category, to_numpy
 from .ops import index as _index
 from .ops import linear as _linear
 from .ops import pointwise as _p
@@ -135,6 +135,7 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
 # ---- reductions
 
+SHORT = {F32, F64}  # dtypes of the short ways
 
 class Extreme(NamedTuple):
     """Values and where they stand, as `max`, `min`, `sort`, `topk`, `median` along a dimension return."""
@@ -145,11 +146,15 @@ class Extreme(NamedTuple):
 
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum over `dim` (an int, several, or None for all)."""
+    if dim is None and dtype is None and not keepdim and input.array.dtype in SHORT:
+        return _r.sum_all(input)
     return _r.sum(input, dim=dim, keepdim=keepdim, dtype=dtype)
 
 
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Mean over `dim`."""
+    if dim is None and dtype is None and not keepdim and input.array.dtype in SHORT:
+        return _r.mean_all(input)
     return _r.mean(input, dim=dim, keepdim=keepdim, dtype=dtype)
 
 
@@ -268,7 +273,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
 
 
 def _dims(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], Sequence) else args
+    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], tuple | list) else args
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:

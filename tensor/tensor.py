@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import backward as _backward
+from ..autograd import backward_scalar
 from ..autograd import engine
 from ..autograd.engine import LEAF, OUTPUT, Variable, array_namespace, edge_of, refresh, wrap
 from ..autograd.inplace import apply_inplace, assign, check_writable, write, written
@@ -292,7 +293,10 @@ class Tensor(Variable):
 
         gradient: weights of the elements, of this tensor's shape; may be left out for one element.
         """
-        _backward(self, gradient, retain_graph, create_graph, inputs=inputs)
+        if gradient is None and inputs is None and not create_graph and not self.array.ndim:
+            backward_scalar(self, bool(retain_graph))
+        else:
+            _backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> Handle:
         """Calls `hook(gradient)` when the gradient of this tensor is computed; what it returns replaces it."""
@@ -401,8 +405,7 @@ class Tensor(Variable):
     def __contains__(self, value: Any) -> bool:
         return bool((self == value).any())
 
-    def __hash__(self) -> int:
-        return id(self)
+    __hash__ = object.__hash__  # by identity, as == compares elements
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         from .printing import text

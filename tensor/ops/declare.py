@@ -56,8 +56,8 @@ def unary(
 
     op = Op(name, forward, [rule], prepare=to_floating if floating else None, hint=hint, onnx=onnx)
     names = op_module.parameters(rule) if rule else ()
-    simple = rule is not None and set(names) <= {"g", "x", "y", "ops"}
-    keep_x, keep_y = "x" in names, "y" in names
+    simple = rule is not None and set(names) <= {"g", "x", "x_shape", "y", "ops"}
+    keep_x, keep_y, keep_shape = "x" in names, "y" in names, "x_shape" in names
 
     def call(x: Any) -> Any:
         try:
@@ -94,6 +94,8 @@ def unary(
                 node.saved = {"y": y} if keep_y else {}
                 if keep_y:
                     node.versions = ((t._version, 0, "y"),)
+            if keep_shape:
+                node.saved["x_shape"] = a.shape
             t._node = node
             t._needs = True
         return t
@@ -315,6 +317,8 @@ def distinct(name: str, axes: tuple[int, ...], dim: Any) -> tuple[int, ...]:
 
 def axis_of(name: str, dim: Any, ndim: int) -> int:
     """One dimension as a non-negative int; IndexError outside of [-ndim, ndim)."""
+    if type(dim) is int and -ndim <= dim < ndim:
+        return dim if dim >= 0 else dim + ndim
     n = max(ndim, 1)
     if not isinstance(dim, int | np.integer):
         raise TypeError(f"[{name}] dim must be an int, came {type(dim).__name__}")

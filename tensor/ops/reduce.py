@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ...autograd.engine import Variable
 from ...autograd.op import Op
 from ..dtypes import I64, category
-from .declare import axes_of, axis_of
+from .declare import axes_of, axis_of, unary
 from .pointwise import cast
 
 
@@ -68,6 +69,26 @@ def _mean(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
     total = x.sum(axis=dim, keepdims=keepdim)
     return total / x.dtype.type(n) if n else total * x.dtype.type("nan")
 
+
+# The sum and mean of all elements, as losses end: the same as above by a shorter way.
+sum_all = unary(
+    "sum_all",
+    lambda xp, x: x.sum(),
+    lambda ops, g, x_shape: ops.expand(g, shape=x_shape),
+    onnx="ReduceSum",
+)
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return math.prod(shape) or 1
+
+
+mean_all = unary(
+    "mean_all",
+    lambda xp, x: x.sum() / x.dtype.type(x.size),
+    lambda ops, g, x_shape: ops.expand(g / _count(x_shape), shape=x_shape),
+    onnx="ReduceMean",
+)
 
 mean = Op(
     "mean",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable
+from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op, array_forms, namespace_of
 from ..dtypes import promote_types
 from .declare import axes_of, axis_of
@@ -19,6 +19,8 @@ Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 def shape_of(name: str, shape: Any, numel: int) -> tuple[int, ...]:
     """A requested shape with its -1 worked out."""
+    if type(shape) is tuple and -1 not in shape and math.prod(shape) == numel and min(shape, default=0) >= 0:
+        return shape
     shape = tuple(int(n) for n in shape)
     if -1 not in shape:
         if math.prod(shape) != numel or min(shape, default=0) < 0:
@@ -143,13 +145,16 @@ expand = Op(
 
 def _expand_array(x: Any, *, shape: Any) -> Any:
     """For gradients: a small array is copied out sooner than NumPy makes a broadcast view of it."""
-    shape = tuple(shape)
     if x.shape == shape:
         return x
+    xp = np if len(array_namespace) == 1 else namespace_of((x,))
     if math.prod(shape) > 8192:
-        return namespace_of((x,)).broadcast_to(x, shape)
-    y = namespace_of((x,)).empty(shape, x.dtype)
-    y[...] = x
+        return xp.broadcast_to(x, shape)
+    y = xp.empty(shape, x.dtype)
+    if x.ndim:
+        y[...] = x
+    else:
+        y.fill(x)
     return y
 
 
