@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 import time
 from contextlib import suppress
 
@@ -104,22 +106,25 @@ def _carries(pid: str, marker: bytes) -> bool:
 
 
 class Guard:
-    """A forked process that waits for ringrun's death, then kills the job and removes its directory.
+    """A process that waits for ringrun's death, then kills the job and removes its directory.
 
     A pipe tells: the kernel closes ringrun's end however ringrun dies. Not a thread in each worker, since
     that needs the interpreter lock, which a worker deep in native code does not give away.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: str, lock: int) -> None:
+        # This file as a program: the standard library alone, and without an outer job's mark.
+        environ = {name: value for name, value in os.environ.items() if name != "RINGGRAD_RUN_DIR"}
         read_end, self.write_end = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                os.close(self.write_end)
-                _guard(read_end, run_dir)
-            finally:
-                os._exit(0)
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", os.path.abspath(__file__), run_dir],
+            stdin=read_end,
+            stdout=subprocess.DEVNULL,  # whoever reads ringrun's output must see its end when ringrun ends
+            stderr=subprocess.DEVNULL,
+            env=environ,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
         os.close(read_end)
 
     def watch(self, group: int) -> None:
@@ -132,28 +137,24 @@ class Guard:
         """End the guard; the job must be over."""
         self._tell("q\n")
         os.close(self.write_end)
-        os.waitpid(self.pid, 0)
+        self.process.wait()
 
     def _tell(self, message: str) -> None:
         with suppress(BrokenPipeError):  # the guard was killed: the workers still have their death signal
             os.write(self.write_end, message.encode())
 
 
-def _guard(read_end: int, run_dir: str) -> None:
-    os.setsid()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+def _guard(run_dir: str) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):  # whoever reads ringrun's output must see its end when ringrun ends
-        os.dup2(null, fd)
     groups: set[int] = set()
-    received = b""
-    while chunk := os.read(read_end, 4096):
-        received += chunk
-        *lines, received = received.split(b"\n")
-        for line in lines:
-            if line == b"q":
-                return
-            (groups.add if line.startswith(b"+") else groups.discard)(int(line[1:]))
+    for line in sys.stdin:
+        if line == "q\n":
+            return
+        (groups.add if line.startswith("+") else groups.discard)(int(line[1:]))
     kill_job(groups, run_dir)
     remove_run_dir(run_dir)
+
+
+if __name__ == "__main__":
+    _guard(sys.argv[1])

@@ -26,7 +26,7 @@ def supervise(job: Job) -> int:
     """Run the job to its end; returns 0, the first failure's exit code, or 128 + the stopping signal."""
     run_dir = make_run_dir()
     lock = lock_run_dir(run_dir)
-    guard = Guard(run_dir)
+    guard = Guard(run_dir, lock)
     groups: set[int] = set()
     try:
         supervisor = _Supervisor(job, run_dir, guard, groups)

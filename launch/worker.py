@@ -23,7 +23,6 @@ def main() -> None:
         run(sys.argv[1])
     except SystemExit as exc:
         if exc.code not in (None, 0) and _failure().exit_code_of(exc):
-            exc.__traceback__ = _script_part(exc.__traceback__)
             _report(exc, int(report_fd))
         raise
     except BaseException as exc:

@@ -62,11 +62,13 @@ class Launcher:
             out, err = process.communicate(input, timeout=DEADLINE)
         return subprocess.CompletedProcess(args, process.returncode, out, err)
 
-    def processes(self) -> list[int]:
+    def processes(self, named: str = "") -> list[int]:
+        """Every process of this test's jobs, their guards too; with `named` in its command line."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdecimal() and self.cookie.encode() in (entry / "environ").read_bytes():
+                ours = entry.name.isdecimal() and self.cookie.encode() in (entry / "environ").read_bytes()
+                if ours and named.encode() in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue
@@ -467,6 +469,19 @@ def test_kill_9_of_ringrun_leaves_nothing(launcher):
         wait_for(lambda: not list(launcher.runtime.iterdir()), "its directory to go")
 
 
+def test_kill_9_of_ringrun_ends_a_ringrun_inside(launcher):
+    launcher.script(FAMILY + "    time.sleep(600)\n", "inner.py")
+    script = launcher.script("""
+        import subprocess
+        subprocess.run([sys.executable, "-m", "ringgrad.launch", "inner.py"])
+    """)
+    with launcher.start(script) as process:
+        until_ready(process, 1)
+        process.kill()
+        wait_for(lambda: not launcher.processes(), "the job to end")
+        wait_for(lambda: not list(launcher.runtime.iterdir()), "its directory to go")
+
+
 def test_kill_9_of_ringrun_reaches_a_worker_that_never_runs_python(launcher):
     # It holds the interpreter lock and is stopped besides.
     script = launcher.script("""
@@ -483,8 +498,8 @@ def test_kill_9_of_ringrun_reaches_a_worker_that_never_runs_python(launcher):
 
 def test_kill_9_of_ringrun_and_its_guard(launcher):
     with launcher.start("-n", "2", launcher.script(ENDLESS)) as process:
-        workers = until_ready(process, 2)
-        (guard,) = set(launcher.processes()) - {process.pid, *workers}
+        until_ready(process, 2)
+        (guard,) = launcher.processes("guard.py")
         os.kill(guard, signal.SIGKILL)
         process.kill()
         wait_for(lambda: not launcher.processes(), "the workers' death signal")
@@ -506,7 +521,7 @@ def test_a_live_jobs_directory_is_not_taken_for_abandoned(tmp_path):
 
 
 def test_a_reader_that_leaves_ends_the_job(launcher):
-    script = launcher.script("while True: print('line')")
+    script = launcher.script(FAMILY + "    while True: print('line')\n")
     with launcher.start("-n", "2", script) as process:
         process.stdout.readline()
         process.stdout.close()
