@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -106,15 +105,14 @@ def refresh(view: Any) -> None:
     view._node, view._needs = now._node, True
 
 
-def schedule(roots: Iterable[Any]) -> tuple[list[Node], dict[Any, int]]:
-    """All nodes reachable from the roots, latest first, and how many edges lead to each leaf.
+def schedule(stack: list[Node]) -> tuple[list[Node], dict[Any, int]]:
+    """All nodes reachable from those in `stack`, latest first, and how many edges lead to each leaf.
 
     A node is made after its inputs, so descending order of making is a topological order.
     """
     order: list[Node] = []
     uses: dict[Any, int] = {}
     seen = set()
-    stack = [root.node if root.kind == OUTPUT else root for root in roots if root.kind != LEAF]
     while stack:
         node = stack.pop()
         if node in seen:
@@ -170,21 +168,12 @@ def _calibrate() -> int:
 _OWNED = _calibrate()
 
 
-class Run(threading.local):
-    """State of the backward that is under way in this thread."""
-
-    callbacks: list[Callable[[], None]] | None = None
-
-
-run = Run()
-
-
 def queue_callback(fn: Callable[[], None]) -> None:
     """Calls `fn` once when the backward that is under way in this thread ends."""
-    if run.callbacks is None:
+    if mode.callbacks is None:
         raise RuntimeError("[queue_callback] must be called from within a backward (a hook), came outside of one")
-    if fn not in run.callbacks:
-        run.callbacks.append(fn)
+    if fn not in mode.callbacks:
+        mode.callbacks.append(fn)
 
 
 def backward(
@@ -200,24 +189,26 @@ def backward(
     edges: only what leads to them is computed, and with `accumulate` off their gradients are returned
     instead of being added to the leaves.
     """
-    outer, run.callbacks = run.callbacks, []
+    outer, mode.callbacks = mode.callbacks, []
     before, mode.grad = mode.grad, create
     try:
         found = _walk(roots, keep, create, targets, accumulate)
-        for fn in run.callbacks:  # a callback may queue another: the list grows while it is walked
+        for fn in mode.callbacks:  # a callback may queue another: the list grows while it is walked
             fn()
         return found
     finally:
         mode.grad = before
-        run.callbacks = outer
+        mode.callbacks = outer
 
 
 def _walk(
     roots: Sequence[tuple[Any, Any]], keep: bool, create: bool, targets: Sequence[Any] | None, accumulate: bool
 ) -> list[Any]:
-    order, uses = schedule([edge for edge, _ in roots])
+    starts = [edge.node if edge.kind == OUTPUT else edge for edge, _ in roots if edge.kind != LEAF]
+    order, uses = schedule(starts)
     wanted: dict[Any, list[int]] = {}
     needed = None
+    anomaly = mode.anomaly
     found: list[Any] = []
     if targets is not None:
         found = [None] * len(targets)
@@ -229,7 +220,9 @@ def _walk(
 
     take = (create, targets, wanted, accumulate, found)
     for edge, g in roots:
-        if edge.kind == LEAF and edge not in uses:
+        if edge.kind == NODE and edge.outputs == 1 and edge not in pending:
+            pending[edge] = g
+        elif edge.kind == LEAF and edge not in uses:
             _leaf_done(edge, g, take)
         else:
             _send(pending, summed, edge, g, create)
@@ -247,7 +240,7 @@ def _walk(
             skip = needed is not None and node not in needed
         if not skip:
             grads = node.vjp(g, create)
-            if mode.anomaly:
+            if anomaly:
                 check_finite(node, grads)
             if not keep:
                 node.release()
@@ -259,13 +252,13 @@ def _walk(
             g = None if skip else grads[i]
             kind = edge.kind
             if kind == LEAF:
-                left = uses[edge] - 1
-                if left:
-                    uses[edge] = left
+                left = uses[edge]
+                if left > 1:
+                    uses[edge] = left - 1
                     if g is not None:
                         _send(pending, summed, edge, g, create)
                     continue
-                if edge in pending:
+                if pending and edge in pending:
                     if g is not None:
                         _send(pending, summed, edge, g, create)
                     g = pending.pop(edge)

@@ -19,6 +19,7 @@ class Mode(threading.local):
     grad = True
     inference = False
     anomaly = False
+    callbacks: list[Callable[[], None]] | None = None  # to be called at the end of the backward under way
 
     def __init__(self) -> None:
         # PyTorch is silent where NumPy warns (overflow, 0/0): the results are inf and nan in both.

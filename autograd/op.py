@@ -374,18 +374,14 @@ class OpNode(Node):
                 grads.append(None)
                 continue
             names = call.names
-            if call.with_ops:
-                grad = call.rule(ops, g, *[env[n] for n in names])
-            elif not names:
-                grad = call.rule(g)
-            elif len(names) == 1:
+            if len(names) == 1 and not call.with_ops:
                 grad = call.rule(g, env[names[0]])
+            elif call.with_ops:
+                grad = call.rule(ops, g, *[env[n] for n in names])
             else:
                 grad = call.rule(g, *[env[n] for n in names])
-            if shapes is not None:
-                shape = shapes[len(grads)]
-                if grad.shape != shape:
-                    grad = ops.sum_to_shape(grad, shape=shape)
+            if shapes is not None and grad.shape != shapes[len(grads)]:
+                grad = ops.sum_to_shape(grad, shape=shapes[len(grads)])
             grads.append(grad)
         return grads if len(grads) == len(self.edges) else grads + [None] * (len(self.edges) - len(grads))
 

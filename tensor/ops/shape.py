@@ -151,10 +151,7 @@ def _expand_array(x: Any, *, shape: Any) -> Any:
     if math.prod(shape) > 8192:
         return xp.broadcast_to(x, shape)
     y = xp.empty(shape, x.dtype)
-    if x.ndim:
-        y[...] = x
-    else:
-        y.fill(x)
+    y[...] = x
     return y
 
 
