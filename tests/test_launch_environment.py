@@ -168,23 +168,23 @@ def test_contradictions_name_variables_and_values(change, words):
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_under_a_real_mpirun(workers):
+def test_under_a_real_mpirun(workers, tmp_path):
     mpirun = shutil.which("mpirun", path=os.path.dirname(sys.executable)) or shutil.which("mpirun")
     if mpirun is None:
         pytest.skip("mpirun is not installed")
+    # A file each: mpirun may tear the ranks' output lines.
     probe = (
-        "import json; from ringgrad.launch.environment import detect; print(json.dumps(detect()), flush=True)"
+        "import json, os; from ringgrad.launch.environment import detect; "
+        "json.dump(detect(), open(f'place{os.getpid()}.json', 'x'))"
     )
     root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     env = os.environ | root | {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
     command = [mpirun, "-n", str(workers), sys.executable, "-c", probe]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
-    )
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True}
+    done = subprocess.run(command, env=env, cwd=tmp_path, timeout=60, text=True, **pipes)
     assert done.returncode == 0, done.stderr
-    places = sorted(
-        (Environment(*json.loads(line)) for line in done.stdout.splitlines()), key=lambda p: p.rank
-    )
+    places = [Environment(*json.loads(path.read_text())) for path in tmp_path.glob("place*.json")]
+    places.sort(key=lambda place: place.rank)
     assert [p.rank for p in places] == [p.local_rank for p in places] == list(range(workers))
     assert {(p.world_size, p.local_world_size) for p in places} == {(workers, workers)}
     assert {(p.launcher, p.node_rank, p.run_dir) for p in places} == {("mpi", 0, None)}
