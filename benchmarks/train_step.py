@@ -1,0 +1,101 @@
+"""One training step (forward, loss, backward, optimizer) against PyTorch: same model, weights and batch.
+
+    python benchmarks/train_step.py [--json FILE] [--threads N] [--quick]
+
+Both sides run the code below with their own module under the name `torch`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from measure import main
+
+CASES = ["mlp_small", "mlp", "char_gpt"]
+
+
+def same_weights(torch: Any, model: Any) -> None:
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            scale = 1 / math.sqrt(p.shape[-1]) if p.ndim > 1 else 0.1
+            p.copy_(torch.tensor(rng.uniform(-scale, scale, tuple(p.shape)).astype(np.float32)))
+
+
+def mlp(torch: Any, width: int) -> Any:
+    nn = torch.nn
+    return nn.Sequential(
+        nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
+
+
+def char_gpt(torch: Any, vocabulary: int = 96, block: int = 64, width: int = 128, heads: int = 4, layers: int = 4) -> Any:
+    nn, F = torch.nn, torch.nn.functional
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+        def forward(self, x: Any) -> Any:
+            b, t, c = x.shape
+            q, k, v = self.qkv(self.norm1(x)).split(width, dim=2)
+            q, k, v = (u.view(b, t, heads, c // heads).transpose(1, 2) for u in (q, k, v))
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.out(mixed.transpose(1, 2).contiguous().view(b, t, c))
+            return x + self.mlp(self.norm2(x))
+
+    class GPT(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(block, width)
+            self.layers = nn.Sequential(*[Layer() for _ in range(layers)])
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+        def forward(self, tokens: Any) -> Any:
+            x = self.token(tokens) + self.position(torch.arange(tokens.shape[1]))
+            return self.head(self.norm(self.layers(x)))
+
+    return GPT()
+
+
+def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float | None]]:
+    F = torch.nn.functional
+    rng = np.random.default_rng(1)
+    if case == "char_gpt":  # nanoGPT's settings for a CPU
+        model = char_gpt(torch)
+        x, y = (torch.tensor(rng.integers(0, 96, (12, 64))) for _ in range(2))
+        optimizer = torch.optim.AdamW
+    else:
+        width, batch = (32, 32) if case == "mlp_small" else (256, 64)
+        model = mlp(torch, width)
+        x = torch.tensor(rng.standard_normal((batch, 784)).astype(np.float32))
+        y = torch.tensor(rng.integers(0, 10, (batch,)))
+        optimizer = torch.optim.SGD
+    same_weights(torch, model)
+    optimizer = optimizer(model.parameters(), lr=1e-3)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        logits = model(x)
+        loss = F.cross_entropy(logits.view(-1, logits.shape[-1]), y.view(-1))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def value() -> float:
+        """The loss after three steps: both sides must have done the same."""
+        for _ in range(3):
+            loss = step()
+        return loss.item()
+
+    return step, value
+
+
+if __name__ == "__main__":
+    main(__file__, "training step", CASES, build)
