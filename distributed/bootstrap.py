@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import warnings
@@ -12,7 +13,14 @@ from ..launch.environment import Environment, detect
 from .transport import Transport
 
 TRANSPORTS = ("shm", "mpi")
-_FOREIGN = ("gloo", "nccl", "ucc", "cuda", "cpu", "cpu:gloo,cuda:nccl")  # PyTorch's names for what we choose ourselves
+_FOREIGN = (
+    "gloo",
+    "nccl",
+    "ucc",
+    "cuda",
+    "cpu",
+    "cpu:gloo,cuda:nccl",
+)  # PyTorch's names for what we choose ourselves
 JOIN_TIMEOUT = 120.0  # s for all ranks to arrive: the first import on a cold file system is slow
 _joins = 0  # how often this process has joined a job: each time meets in a place of its own
 
@@ -29,13 +37,13 @@ def place(init_method: str | None, rank: int, world_size: int) -> Environment:
         return found
     if world_size < 1 or not 0 <= rank < world_size:
         raise ValueError(
-            "[init_process_group] world_size must be at least 1 and rank in 0..world_size-1 (or neither be given), "
-            f"got rank={rank}, world_size={world_size}"
+            "[init_process_group] world_size must be at least 1 and rank in 0..world_size-1 (or neither be "
+            f"given), got rank={rank}, world_size={world_size}"
         )
     if found.launcher in ("mpi", "slurm", "ringrun"):
         raise ValueError(
-            f"[init_process_group] {found.launcher} started this process as rank {found.rank} of {found.world_size}, "
-            f"got rank={rank}, world_size={world_size}: leave both out"
+            f"[init_process_group] {found.launcher} started this process as rank {found.rank} of "
+            f"{found.world_size}, got rank={rank}, world_size={world_size}: leave both out"
         )
     address, port = _address(init_method, found)
     return Environment(rank, world_size, rank, world_size, 0, "torchrun", None, None, address, port, None)
@@ -55,25 +63,30 @@ def _address(init_method: str | None, found: Environment) -> tuple[str | None, i
     return host, int(number)
 
 
-def open_transport(here: Environment, backend: str | None, init_method: str | None, timeout: float | None) -> Transport:
+def open_transport(
+    here: Environment, backend: str | None, init_method: str | None, timeout: float | None
+) -> Transport:
     """The transport for a world of at least 2. RINGGRAD_TRANSPORT overrules `backend`."""
     wish = os.environ.get("RINGGRAD_TRANSPORT") or backend
     if wish in _FOREIGN:
         if "nccl" in wish:
             warnings.warn(
-                f"[init_process_group] backend {wish!r} is not needed: ringgrad chooses the transport by itself",
+                f"[init_process_group] backend {wish!r} is not needed: ringgrad chooses the transport by "
+                "itself",
                 stacklevel=3,
             )
         wish = None
     if wish is not None and wish not in TRANSPORTS:
-        raise ValueError(f"[init_process_group] backend must be one of {', '.join(TRANSPORTS)} or None, got {wish!r}")
+        raise ValueError(
+            f"[init_process_group] backend must be one of {', '.join(TRANSPORTS)} or None, got {wish!r}"
+        )
     join = JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
     if here.launcher == "mpi" or wish == "mpi" or _slurm_with_mpi(here, wish):
         return _over_mpi(here, wish, join)
     if here.local_world_size != here.world_size:
         raise RuntimeError(
-            f"[init_process_group] {here.world_size} workers of which {here.local_world_size} on this host need a "
-            "transport between hosts, which is MPI: start the job with mpirun or srun, after "
+            f"[init_process_group] {here.world_size} workers of which {here.local_world_size} on this host "
+            "need a transport between hosts, which is MPI: start the job with mpirun or srun, after "
             'pip install "ringgrad[mpi]" on every host'
         )
     return _shm(_meeting_place(here, init_method), here.rank, here.world_size, join)
@@ -115,9 +128,9 @@ def _agree(world: Any, MPI: Any) -> str:
 def _wrong_library(here: Environment, size: int, version: str) -> str:
     launcher = {"openmpi": "Open MPI's mpirun", "mpich": "MPICH's mpirun"}.get(here.mpi or "", here.launcher)
     return (
-        f"[init_process_group] {launcher} started {here.world_size} workers, but the MPI library that mpi4py loaded "
-        f"({version.splitlines()[0].strip()}) sees {size}: launcher and library must be of one MPI. Use the mpirun "
-        "that stands beside this python, or set MPI4PY_LIBMPI to the launcher's own libmpi.so."
+        f"[init_process_group] {launcher} started {here.world_size} workers, but the MPI library that mpi4py "
+        f"loaded ({version.splitlines()[0].strip()}) sees {size}: launcher and library must be of one MPI. "
+        "Use the mpirun that stands beside this python, or set MPI4PY_LIBMPI to the launcher's own libmpi.so."
     )
 
 
@@ -146,7 +159,5 @@ def _shm(directory: str, rank: int, world_size: int, join: float) -> Transport:
             directory, rank, world_size, job=zlib.crc32(os.fsencode(directory)), join_timeout=join
         )
     finally:
-        try:
+        with contextlib.suppress(OSError):
             os.rmdir(directory)  # the last to leave finds it empty
-        except OSError:
-            pass

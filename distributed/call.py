@@ -62,15 +62,16 @@ class Call:
         lines = "\n".join(f"  rank {r}: {text}" for r, text in sides)
         raise CollectiveMismatch(
             "[distributed] all ranks must make the same collective calls in the same order, but these met:\n"
-            f"{lines}\nLook for a branch that only some ranks take, or for models or batches that differ in shape."
+            f"{lines}\nLook for a branch that only some ranks take, or for models or batches that differ in "
+            "shape."
         )
 
     def check_size(self, rank: int, peer: int, expected: int, came: int) -> None:
         """Raise CollectiveMismatch unless a message has the size of the place where it goes."""
         if expected != came:
             raise CollectiveMismatch(
-                f"[distributed] in {self} rank {rank} has room for {expected} bytes from rank {peer}, which sent {came}: "
-                "what one rank sends another must be what that one expects"
+                f"[distributed] in {self} rank {rank} has room for {expected} bytes from rank {peer}, which "
+                f"sent {came}: what one rank sends another must be what that one expects"
             )
 
 

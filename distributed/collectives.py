@@ -57,15 +57,21 @@ class Runner:
 
     def broadcast(self, call: Call, flat: np.ndarray, root: int, deadline: float, spin: bool) -> None:
         if self.one_host:
-            return self._run(self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, deadline, spin)
+            return self._run(
+                self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, deadline, spin
+            )
         if flat.nbytes < RING_BYTES:
-            return self._run(self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, deadline, spin)
+            return self._run(
+                self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, deadline, spin
+            )
         at = plan.bounds(flat.size, self.world)
         own = flat[at[self.rank] : at[self.rank + 1]]
         self._run(plan.scatter(self.rank, self.world, flat.size, root), call, flat, own, deadline, spin)
         self._run(self._plan(plan.ring_all_gather, flat.size), call, flat, flat, deadline, spin)
 
-    def all_gather(self, call: Call, source: np.ndarray, target: np.ndarray, deadline: float, spin: bool) -> None:
+    def all_gather(
+        self, call: Call, source: np.ndarray, target: np.ndarray, deadline: float, spin: bool
+    ) -> None:
         """target = the sources of all ranks, one after another."""
         target[self.rank * source.size : (self.rank + 1) * source.size] = source
         ring = not self.one_host and target.nbytes > RING_BYTES
@@ -73,7 +79,13 @@ class Runner:
         self._run(steps, call, target, target, deadline, spin)
 
     def gather(
-        self, call: Call, source: np.ndarray, target: np.ndarray | None, root: int, deadline: float, spin: bool
+        self,
+        call: Call,
+        source: np.ndarray,
+        target: np.ndarray | None,
+        root: int,
+        deadline: float,
+        spin: bool,
     ) -> None:
         if target is not None:
             target[root * source.size : (root + 1) * source.size] = source
@@ -81,7 +93,13 @@ class Runner:
         self._run(steps, call, source, source if target is None else target, deadline, spin)
 
     def scatter(
-        self, call: Call, source: np.ndarray | None, target: np.ndarray, root: int, deadline: float, spin: bool
+        self,
+        call: Call,
+        source: np.ndarray | None,
+        target: np.ndarray,
+        root: int,
+        deadline: float,
+        spin: bool,
     ) -> None:
         if source is not None:
             target[...] = source[root * target.size : (root + 1) * target.size]
@@ -177,7 +195,9 @@ class Runner:
         for step in steps:
             sends = [Outgoing(s.peer, source[s.start : s.stop]) for s in step.sends]
             recvs = [
-                Incoming(r.peer, target[r.start - origin : r.stop - origin], combine if r.reduce else None, dtype)
+                Incoming(
+                    r.peer, target[r.start - origin : r.stop - origin], combine if r.reduce else None, dtype
+                )
                 for r in step.recvs
             ]
             self.channel.exchange(call, sends, recvs, deadline, spin)

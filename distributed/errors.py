@@ -6,14 +6,16 @@ class DistributedError(RuntimeError):
 
 
 class CollectiveMismatch(DistributedError):
-    """Ranks called different collectives, or the same one with different arguments. Every rank raises the same text."""
+    """Ranks called different collectives, or the same one with different arguments. Every rank raises the
+    same text.
+    """
 
 
 class PeerFailure(DistributedError):
     """Another rank raised, ended, was killed or fell silent.
 
-    `rank` is that rank, `traceback` its traceback where it sent one. `ringgrad_consequence` tells reporters that
-    the cause is printed elsewhere.
+    `rank` is that rank, `traceback` its traceback where it sent one. `ringgrad_consequence` tells reporters
+    that the cause is printed elsewhere.
     """
 
     ringgrad_consequence = True

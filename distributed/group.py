@@ -1,4 +1,4 @@
-"""Group: some ranks of a job that talk to each other. Works on NumPy arrays; Tensors come in process_group."""
+"""Group: some ranks of a job that talk to each other. Works on arrays; Tensors come in process_group."""
 
 from __future__ import annotations
 
@@ -18,15 +18,25 @@ from .reduction import combiner
 from .transport import Transport
 from .work import Lane, Work
 
-DEFAULT_TIMEOUT = 600.0  # s, for a rank that lives but is late; the dead and the silent are noticed much sooner
+DEFAULT_TIMEOUT = (
+    600.0  # s, for a rank that lives but is late; the dead and the silent are noticed much sooner
+)
 CHANNELS_PER_GROUP = 2  # collectives, and messages between pairs
 
 Job = Callable[[Runner, Call, float, bool], object]
 
 
 @lru_cache(4096)
-def _text(verb: str, dtype: np.dtype, count: int, op: str = "", name: str = "", root: int | None = None) -> str:
-    words = [verb, op, f"{dtype.name}[{count}]", "" if root is None else f"root={root}", f"'{name}'" if name else ""]
+def _text(
+    verb: str, dtype: np.dtype, count: int, op: str = "", name: str = "", root: int | None = None
+) -> str:
+    words = [
+        verb,
+        op,
+        f"{dtype.name}[{count}]",
+        "" if root is None else f"root={root}",
+        f"'{name}'" if name else "",
+    ]
     return " ".join(w for w in words if w)
 
 
@@ -40,10 +50,10 @@ class _Talk:
 class Group:
     """Ranks that call collectives together, in the same order.
 
-    Every verb works in place or into `out`, and returns a Work: done already, or with async_op=True under way.
-    All ranks must pass equal sizes, dtypes and ops, else each raises CollectiveMismatch. A rank that dies makes
-    the others raise PeerFailure, one that stays away makes them raise CollectiveTimeout after `timeout` seconds.
-    A group of size 1 does nothing and returns at once.
+    Every verb works in place or into `out`, and returns a Work: done already, or with async_op=True under
+    way. All ranks must pass equal sizes, dtypes and ops, else each raises CollectiveMismatch. A rank that
+    dies makes the others raise PeerFailure, one that stays away makes them raise CollectiveTimeout after
+    `timeout` seconds. A group of size 1 does nothing and returns at once.
     """
 
     def __init__(
@@ -74,7 +84,9 @@ class Group:
         name = "alone" if self.transport is None else self.transport.name
         return f"Group(rank={self.rank}, size={self.size}, transport={name!r})"
 
-    def all_reduce(self, array: np.ndarray, op: str = "sum", *, async_op: bool = False, name: str = "") -> Work:
+    def all_reduce(
+        self, array: np.ndarray, op: str = "sum", *, async_op: bool = False, name: str = ""
+    ) -> Work:
         """array = reduction over all ranks, the same bits on each. op: see ReduceOp."""
         combiner(op, array.dtype)
         flat, back = _writable("all_reduce", array)
@@ -105,7 +117,9 @@ class Group:
             target[...] = source
         return self._do(text, lambda r, call, *how: r.all_gather(call, source, target, *how), async_op, back)
 
-    def reduce_scatter(self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False) -> Work:
+    def reduce_scatter(
+        self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False
+    ) -> Work:
         """out [n] = reduction over ranks of block `rank` of array [size * n], which keeps its values."""
         combiner(op, array.dtype)
         source, _ = _readable(array)
@@ -114,7 +128,9 @@ class Group:
         text = _text("reduce_scatter", source.dtype, source.size, op)
         if self.size == 1:
             target[...] = source
-        return self._do(text, lambda r, call, *how: r.reduce_scatter(call, source, target, op, *how), async_op, back)
+        return self._do(
+            text, lambda r, call, *how: r.reduce_scatter(call, source, target, op, *how), async_op, back
+        )
 
     def gather(
         self, array: np.ndarray, out: np.ndarray | None = None, root: int = 0, *, async_op: bool = False
@@ -126,7 +142,9 @@ class Group:
         text = _text("gather", source.dtype, source.size, root=root)
         if self.size == 1 and target is not None:
             target[...] = source
-        return self._do(text, lambda r, call, *how: r.gather(call, source, target, root, *how), async_op, back)
+        return self._do(
+            text, lambda r, call, *how: r.gather(call, source, target, root, *how), async_op, back
+        )
 
     def scatter(
         self, out: np.ndarray, array: np.ndarray | None = None, root: int = 0, *, async_op: bool = False
@@ -140,7 +158,9 @@ class Group:
         text = _text("scatter", target.dtype, target.size, root=root)
         if self.size == 1 and source is not None:
             target[...] = source
-        return self._do(text, lambda r, call, *how: r.scatter(call, source, target, root, *how), async_op, back)
+        return self._do(
+            text, lambda r, call, *how: r.scatter(call, source, target, root, *how), async_op, back
+        )
 
     def all_to_all(
         self,
@@ -160,15 +180,21 @@ class Group:
         send_at = self._offsets("array", array, in_splits)
         recv_at = self._offsets("out", out, out_splits)
         if source.dtype != target.dtype:
-            raise TypeError(f"[all_to_all] out and array must have one dtype, got {out.dtype} and {array.dtype}")
+            raise TypeError(
+                f"[all_to_all] out and array must have one dtype, got {out.dtype} and {array.dtype}"
+            )
         if send_at[self.rank + 1] - send_at[self.rank] != recv_at[self.rank + 1] - recv_at[self.rank]:
             raise ValueError("[all_to_all] a rank's part for itself must have the same size in array and out")
-        # Sizes may differ by rank here, so only the dtype is compared; each message is checked against its place.
+        # Sizes may differ by rank here, so only the dtype is compared; each message is checked against its
+        # place.
         text = f"all_to_all {source.dtype.name}"
         if self.size == 1:
             target[...] = source
         return self._do(
-            text, lambda r, call, *how: r.all_to_all(call, source, target, send_at, recv_at, *how), async_op, back
+            text,
+            lambda r, call, *how: r.all_to_all(call, source, target, send_at, recv_at, *how),
+            async_op,
+            back,
         )
 
     def barrier(self, *, async_op: bool = False) -> Work:
@@ -180,17 +206,21 @@ class Group:
         self._check_peer("send", peer, other=True)
         flat, _ = _readable(array)
         text = _text("message", flat.dtype, flat.size, f"{self.members[self.rank]} to {self.members[peer]}")
-        return self._do(text, lambda r, call, *how: r.send(call, flat, peer, *how), async_op, None, ("send", peer))
+        return self._do(
+            text, lambda r, call, *how: r.send(call, flat, peer, *how), async_op, None, ("send", peer)
+        )
 
     def recv(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
         """Receive from `peer`. Messages of a pair arrive in the order they were sent."""
         self._check_peer("recv", peer, other=True)
         flat, back = _writable("recv", array)
         text = _text("message", flat.dtype, flat.size, f"{self.members[peer]} to {self.members[self.rank]}")
-        return self._do(text, lambda r, call, *how: r.recv(call, flat, peer, *how), async_op, back, ("recv", peer))
+        return self._do(
+            text, lambda r, call, *how: r.recv(call, flat, peer, *how), async_op, back, ("recv", peer)
+        )
 
     def all_gather_object(self, value: object) -> list[Any]:
-        """The values of all ranks. Numbers, strings, bytes, None, lists, tuples (as lists) and dicts of such."""
+        """The values of all ranks. Numbers, strings, bytes, None, lists, tuples (as lists), dicts of such."""
         return objects.all_gather(self, value)
 
     def broadcast_object(self, value: object = None, root: int = 0) -> Any:
@@ -207,7 +237,9 @@ class Group:
         return objects.scatter(self, values, root)
 
     def split(self, color: int | None, key: int = 0) -> Group | None:
-        """New groups of the ranks with equal color, ordered by (key, rank). All ranks call it; None joins none."""
+        """New groups of the ranks with equal color, ordered by (key, rank). All ranks call it; None joins
+        none.
+        """
         rows = self.all_gather_object([color, key, self._next_number])
         number = max(row[2] for row in rows)
         self._next_number = number + CHANNELS_PER_GROUP
@@ -220,11 +252,15 @@ class Group:
     def empty(self, shape: int | Sequence[int], dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
         """An uninitialised array that the transport can reduce without copying it first."""
         dtype, count = np.dtype(dtype), int(np.prod(shape))
-        flat = np.empty(count, dtype) if self.size == 1 or self.transport is None else self.transport.empty(count, dtype)
+        flat = (
+            np.empty(count, dtype)
+            if self.size == 1 or self.transport is None
+            else self.transport.empty(count, dtype)
+        )
         return flat.reshape(shape)
 
     def abort(self, text: str) -> None:
-        """Tell the other ranks that this one fails, and why; their waits raise PeerFailure. Bounded to 2 s."""
+        """Tell the other ranks that this one fails, and why; their waits raise PeerFailure. At most 2 s."""
         if self.transport is not None and self.size > 1:
             self.transport.abort(text)
 
@@ -268,7 +304,8 @@ class Group:
                 with np.errstate(all="ignore"):
                     job(runner, call, time.monotonic() + self.timeout, talk.lane.inline)
             except BaseException as error:
-                # A conversation cut off in the middle cannot go on: later calls would take earlier calls' messages.
+                # A conversation cut off in the middle cannot go on: later calls would take earlier calls'
+                # messages.
                 if isinstance(error, DistributedError):
                     self._error = error
                     raise error.with_traceback(None) from None  # our own frames say nothing about the cause
@@ -289,9 +326,13 @@ class Group:
         self._check_peer(verb, root)
         if (array is not None) != (self.rank == root):
             word = "must" if self.rank == root else "must not"
-            raise ValueError(f"[{verb}] rank {self.rank} {word} give `{what}`: it belongs to the root, rank {root}")
+            raise ValueError(
+                f"[{verb}] rank {self.rank} {word} give `{what}`: it belongs to the root, rank {root}"
+            )
 
-    def _blocks(self, verb: str, out: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
+    def _blocks(
+        self, verb: str, out: np.ndarray, source: np.ndarray
+    ) -> tuple[np.ndarray, Callable[[], None] | None]:
         target, back = _writable(verb, out)
         self._check_blocks(verb, target, source)
         return target, back
@@ -301,18 +342,22 @@ class Group:
             raise TypeError(f"[{verb}] both arrays must have one dtype, got {whole.dtype} and {part.dtype}")
         if whole.size != part.size * self.size:
             raise ValueError(
-                f"[{verb}] the larger array must hold {self.size} (ranks) x {part.size} elements, got {whole.size}"
+                f"[{verb}] the larger array must hold {self.size} (ranks) x {part.size} elements, got "
+                f"{whole.size}"
             )
 
     def _offsets(self, what: str, array: np.ndarray, splits: Sequence[int] | None) -> list[int]:
         rows = array.shape[0] if array.ndim else 1
         if splits is None:
             if rows % self.size:
-                raise ValueError(f"[all_to_all] {what}'s {rows} rows must divide by {self.size} ranks, or give splits")
+                raise ValueError(
+                    f"[all_to_all] {what}'s {rows} rows must divide by {self.size} ranks, or give splits"
+                )
             splits = [rows // self.size] * self.size
         if len(splits) != self.size or sum(splits) != rows or min(splits) < 0:
             raise ValueError(
-                f"[all_to_all] splits of {what} must be {self.size} counts that add up to {rows}, got {list(splits)}"
+                f"[all_to_all] splits of {what} must be {self.size} counts that add up to {rows}, got "
+                f"{list(splits)}"
             )
         width, at = array.size // rows if rows else 0, [0]
         for count in splits:
@@ -321,7 +366,9 @@ class Group:
 
 
 def _interrupted(call: Call, error: BaseException) -> DistributedError:
-    broken = DistributedError(f"[distributed] the group is unusable since {call} ended by {type(error).__name__}: {error}")
+    broken = DistributedError(
+        f"[distributed] the group is unusable since {call} ended by {type(error).__name__}: {error}"
+    )
     broken.__cause__ = error
     return broken
 
@@ -333,7 +380,9 @@ def _readable(array: np.ndarray) -> tuple[np.ndarray, None]:
 def _writable(verb: str, array: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
     """A flat view; or a flat copy, and what writes it back."""
     if not array.flags.writeable:
-        raise ValueError(f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}")
+        raise ValueError(
+            f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}"
+        )
     if array.flags.c_contiguous:
         return array.reshape(-1), None
     flat = array.reshape(-1)

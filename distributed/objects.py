@@ -25,7 +25,9 @@ def pack(value: object) -> np.ndarray:
             f"(no pickle on the wire), got {type(value).__name__}: {error}. Send arrays as tensors."
         ) from None
     if len(data) > MAX_BYTES:
-        raise ValueError(f"[distributed] an object must pack into {MAX_BYTES} bytes, got {len(data)}; send tensors")
+        raise ValueError(
+            f"[distributed] an object must pack into {MAX_BYTES} bytes, got {len(data)}; send tensors"
+        )
     return np.frombuffer(data, np.uint8)
 
 

@@ -1,12 +1,12 @@
 """Collectives as data: a plan is the list of steps that one rank takes, and nothing here touches a wire.
 
-A step names slices (in elements) of a flat source to send and of a flat target to receive into; all messages of
-a step may fly at the same time. Between two ranks messages arrive in the order they were sent. In a collective
-that works in place, source and target are one buffer.
+A step names slices (in elements) of a flat source to send and of a flat target to receive into; all messages
+of a step may fly at the same time. Between two ranks messages arrive in the order they were sent. In a
+collective that works in place, source and target are one buffer.
 
-Algorithms: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of Collective Communication Operations in MPICH",
-IJHPCA 19(1), 2005; rings after P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
-workstations", JPDC 69(2), 2009.
+Algorithms: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of Collective Communication Operations in
+MPICH", IJHPCA 19(1), 2005; rings after P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for
+clusters of workstations", JPDC 69(2), 2009.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def scatter(rank: int, world: int, count: int, root: int) -> list[Step]:
 
 
 def all_to_all(rank: int, world: int, send_at: Sequence[int], recv_at: Sequence[int]) -> list[Step]:
-    """Block p of the source goes to rank p; block p of the target comes from rank p. Offsets: world + 1 each."""
+    """Block p of the source goes to rank p; block p of the target comes from it. Offsets: world + 1 each."""
     others = _others(rank, world)
     sends = tuple(Send(p, send_at[p], send_at[p + 1]) for p in others)
     return [Step(sends, tuple(Recv(p, recv_at[p], recv_at[p + 1]) for p in others))]
@@ -252,5 +252,7 @@ def play(
                     part[...] = combine(part, message) if recv.reduce else message
                 at[rank], started[rank], moved = at[rank] + 1, False, True
         if not moved:
-            raise RuntimeError(f"[play] the plans wait for each other: steps {at} of {[len(p) for p in plans]}")
+            raise RuntimeError(
+                f"[play] the plans wait for each other: steps {at} of {[len(p) for p in plans]}"
+            )
     assert not any(wires.values()), "a message was sent that nobody takes"

@@ -1,4 +1,6 @@
-"""torch.distributed's functions. Tensors and NumPy arrays are both taken; single-process scripts need no `if`."""
+"""torch.distributed's functions. Tensors and NumPy arrays are both taken; single-process scripts need no
+`if`.
+"""
 
 from __future__ import annotations
 
@@ -103,19 +105,24 @@ def init_process_group(
 ) -> None:
     """Join the job's other workers; alone, a group of one.
 
-    Finds its place under mpirun, srun, ringrun and torchrun by itself. backend: None (choose), "shm" or "mpi"; the
-    variable RINGGRAD_TRANSPORT overrules it. PyTorch's names ("gloo", "nccl") mean None. timeout: seconds or a
-    timedelta that a rank may be late for a collective (default 600 s); a dead one is noticed within a second.
-    group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
+    Finds its place under mpirun, srun, ringrun and torchrun by itself. backend: None (choose), "shm" or
+    "mpi"; the variable RINGGRAD_TRANSPORT overrules it. PyTorch's names ("gloo", "nccl") mean None. timeout:
+    seconds or a timedelta that a rank may be late for a collective (default 600 s); a dead one is noticed
+    within a second. group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
 
-    Raises RuntimeError when called twice or when launcher and MPI library do not match, ImportError naming the
-    extra to install, ValueError for contradicting arguments, CollectiveTimeout naming ranks that do not come.
+    Raises RuntimeError when called twice or when launcher and MPI library do not match, ImportError naming
+    the extra to install, ValueError for contradicting arguments, CollectiveTimeout naming ranks that do not
+    come.
     """
     global _world
     if _world is not None:
-        raise RuntimeError("[init_process_group] must be called once; call destroy_process_group before another time")
+        raise RuntimeError(
+            "[init_process_group] must be called once; call destroy_process_group before another time"
+        )
     if store is not None:
-        raise ValueError("[init_process_group] store must be None: workers meet through init_method or the launcher")
+        raise ValueError(
+            "[init_process_group] store must be None: workers meet through init_method or the launcher"
+        )
     seconds = _seconds(timeout)
     here = place(init_method, rank, world_size)
     if here.world_size == 1:
@@ -210,7 +217,9 @@ def new_group(ranks: Sequence[int] | None = None, timeout: Any = None, backend: 
     world = _initialized("new_group")
     chosen = list(range(world.size)) if ranks is None else sorted(ranks)
     if len(set(chosen)) != len(chosen) or not chosen or chosen[0] < 0 or chosen[-1] >= world.size:
-        raise ValueError(f"[new_group] ranks must be different and in 0..{world.size - 1}, got {list(ranks or [])}")
+        raise ValueError(
+            f"[new_group] ranks must be different and in 0..{world.size - 1}, got {list(ranks or [])}"
+        )
     made = world.split(0 if world.rank in chosen else None, key=world.rank)
     if made is None:
         return NON_MEMBER
@@ -237,7 +246,9 @@ def _wrote(*values: Any) -> None:
 def _peer(group: Group, rank: int | None, group_rank: int | None, who: str) -> int:
     """A group rank from PyTorch's pair of arguments: a global rank, or group_src / group_dst."""
     if (rank is None) == (group_rank is None):
-        raise ValueError(f"[{who}] one of the global rank and the group rank must be given, got {rank} and {group_rank}")
+        raise ValueError(
+            f"[{who}] one of the global rank and the group rank must be given, got {rank} and {group_rank}"
+        )
     return group_rank if group_rank is not None else get_group_rank(group, rank)  # type: ignore[arg-type]
 
 
@@ -314,7 +325,9 @@ def reduce_scatter_tensor(
     """output [n, ...] = reduction over ranks of block `rank` of input [world * n, ...]."""
     group, who = world_group(group, "reduce_scatter_tensor"), "reduce_scatter_tensor"
     _wrote(output)
-    return _finish(group.reduce_scatter(array_of(output, who), array_of(input, who), op, async_op=async_op), async_op)
+    return _finish(
+        group.reduce_scatter(array_of(output, who), array_of(input, who), op, async_op=async_op), async_op
+    )
 
 
 def reduce_scatter(
@@ -410,28 +423,44 @@ def all_to_all(
 
 
 def isend(
-    tensor: Any, dst: int | None = None, group: Group | None = None, tag: int = 0, group_dst: int | None = None
+    tensor: Any,
+    dst: int | None = None,
+    group: Group | None = None,
+    tag: int = 0,
+    group_dst: int | None = None,
 ) -> Work:
     """Start to send to rank dst. tag must be 0: messages of a pair arrive in the order they were sent."""
     return _pair("isend", tensor, dst, group, tag, group_dst, async_op=True)
 
 
 def send(
-    tensor: Any, dst: int | None = None, group: Group | None = None, tag: int = 0, group_dst: int | None = None
+    tensor: Any,
+    dst: int | None = None,
+    group: Group | None = None,
+    tag: int = 0,
+    group_dst: int | None = None,
 ) -> None:
     """Send to rank dst, and return when the tensor may be overwritten."""
     _pair("send", tensor, dst, group, tag, group_dst, async_op=False)
 
 
 def irecv(
-    tensor: Any, src: int | None = None, group: Group | None = None, tag: int = 0, group_src: int | None = None
+    tensor: Any,
+    src: int | None = None,
+    group: Group | None = None,
+    tag: int = 0,
+    group_src: int | None = None,
 ) -> Work:
     """Start to receive from rank src."""
     return _pair("irecv", tensor, src, group, tag, group_src, async_op=True)
 
 
 def recv(
-    tensor: Any, src: int | None = None, group: Group | None = None, tag: int = 0, group_src: int | None = None
+    tensor: Any,
+    src: int | None = None,
+    group: Group | None = None,
+    tag: int = 0,
+    group_src: int | None = None,
 ) -> int:
     """Receive from rank src; returns src."""
     _pair("recv", tensor, src, group, tag, group_src, async_op=False)
@@ -440,10 +469,18 @@ def recv(
 
 
 def _pair(
-    who: str, tensor: Any, rank: int | None, group: Group | None, tag: int, group_rank: int | None, async_op: bool
+    who: str,
+    tensor: Any,
+    rank: int | None,
+    group: Group | None,
+    tag: int,
+    group_rank: int | None,
+    async_op: bool,
 ) -> Work:
     if tag != 0:
-        raise ValueError(f"[{who}] tag must be 0: messages of a pair arrive in the order they were sent, got {tag}")
+        raise ValueError(
+            f"[{who}] tag must be 0: messages of a pair arrive in the order they were sent, got {tag}"
+        )
     group, array = world_group(group, who), array_of(tensor, who)
     peer = _peer(group, rank, group_rank, who)
     if who.endswith("send"):
@@ -475,10 +512,14 @@ def gather_object(
         _fill("gather_object", object_gather_list, values)
 
 
-def broadcast_object_list(object_list: list[Any], src: int = 0, group: Group | None = None, device: Any = None) -> None:
+def broadcast_object_list(
+    object_list: list[Any], src: int = 0, group: Group | None = None, device: Any = None
+) -> None:
     """object_list = that of rank src, item by item."""
     group = world_group(group, "broadcast_object_list")
-    _fill("broadcast_object_list", object_list, group.broadcast_object(object_list, get_group_rank(group, src)))
+    _fill(
+        "broadcast_object_list", object_list, group.broadcast_object(object_list, get_group_rank(group, src))
+    )
 
 
 def scatter_object_list(
@@ -507,7 +548,8 @@ def _list_of(who: str, tensors: Sequence[Any], world: int, like: np.ndarray) -> 
     for a in arrays:
         if a.shape != like.shape or a.dtype != like.dtype:
             raise ValueError(
-                f"[{who}] all tensors must be {like.dtype} of shape {like.shape}, got {a.dtype} of shape {a.shape}"
+                f"[{who}] all tensors must be {like.dtype} of shape {like.shape}, got {a.dtype} of shape "
+                f"{a.shape}"
             )
     return arrays
 

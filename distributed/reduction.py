@@ -37,12 +37,16 @@ _UFUNCS = {
 
 @functools.cache
 def combiner(op: str, dtype: np.dtype) -> Combine:
-    """The in-place function for `op`. Raises ValueError for an unknown op, TypeError if dtype does not have it."""
+    """The in-place function for `op`. Raises ValueError for an unknown op, TypeError if dtype does not have
+    it.
+    """
     if op not in _UFUNCS:
         raise ValueError(f"[distributed] op must be one of {', '.join(_UFUNCS)}, got {op!r}")
     kind = "f" if dtype.name == "bfloat16" else dtype.kind
     if op == "avg" and kind not in "fc":
-        raise TypeError(f"[distributed] avg needs a floating point dtype, got {dtype.name}; use sum and divide")
+        raise TypeError(
+            f"[distributed] avg needs a floating point dtype, got {dtype.name}; use sum and divide"
+        )
     if op in ("band", "bor", "bxor") and kind not in "iub":
         raise TypeError(f"[distributed] {op} needs an integer or bool dtype, got {dtype.name}")
     if kind not in "iubfc":

@@ -32,8 +32,8 @@ class Work:
     def wait(self, timeout: float | None = None) -> bool:
         """Block until done and raise what the collective raised.
 
-        timeout: seconds, on top of the group's own deadline. Raises TimeoutError when it passes; the collective
-        goes on and may be waited for again.
+        timeout: seconds, on top of the group's own deadline. Raises TimeoutError when it passes; the
+        collective goes on and may be waited for again.
         """
         if not self._done.wait(timeout):
             raise TimeoutError(f"[Work.wait] {self.text} must end within {timeout} s, and is still under way")
@@ -63,7 +63,8 @@ class Work:
 
 
 class Lane:
-    """Runs jobs one after another: on the caller's thread while idle, on its own thread when asked to overlap.
+    """Runs jobs one after another: on the caller's thread while idle, on its own thread when asked to
+    overlap.
 
     A thread hand-over costs more than a small collective, hence the first way.
     """
@@ -96,7 +97,9 @@ class Lane:
             self._queued += 1
             if self._jobs is None:
                 self._jobs = queue.SimpleQueue()
-                self._thread = threading.Thread(target=self._serve, args=(self._jobs,), name=self.name, daemon=True)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._jobs,), name=self.name, daemon=True
+                )
                 self._thread.start()
             self._jobs.put((work, job))
         return work

@@ -22,7 +22,17 @@ from ringgrad.distributed.transport.local import LocalTransport, run_threads
 
 Case = Callable[[Group], None]
 CASES: dict[str, Case] = {}
-DTYPES = [np.bool_, np.uint8, np.int16, np.int32, np.int64, np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
+DTYPES = [
+    np.bool_,
+    np.uint8,
+    np.int16,
+    np.int32,
+    np.int64,
+    np.float16,
+    ml_dtypes.bfloat16,
+    np.float32,
+    np.float64,
+]
 
 
 def case(function: Case) -> Case:
@@ -359,7 +369,9 @@ class TestShm(JobBehaviour):
     worlds = [2, 3, 5]
 
     def start(self, world: int, folder: Path) -> str:
-        return run_workers([[sys.executable, __file__, "shm", str(folder), str(r), str(world)] for r in range(world)])
+        return run_workers(
+            [[sys.executable, __file__, "shm", str(folder), str(r), str(world)] for r in range(world)]
+        )
 
 
 class TestMpi(JobBehaviour):

@@ -1,5 +1,8 @@
-"""Plans are played for all ranks in one loop, without a transport: rank r contributes 2^r, so that a wrong sum
+"""Plans are played for all ranks in one loop, without a transport: rank r contributes 2^r, so that a wrong
+sum
 names the rank whose part was lost or counted twice."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -34,7 +37,7 @@ def test_all_reduce_sums_each_rank_once(name: str, world: int) -> None:
             assert (buffer[part.start : part.stop] == (1 << world) - 1).all()
         owned = sorted((p.start, p.stop) for p in parts if p.stop > p.start)
         assert sum(stop - start for start, stop in owned) == count
-        assert all(a[1] == b[0] for a, b in zip(owned, owned[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(owned))
         plan.play([gather(r, world, count) for r in range(world)], buffers)
         assert all((buffer == (1 << world) - 1).all() for buffer in buffers)
 

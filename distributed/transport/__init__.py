@@ -19,7 +19,9 @@ ABORT_BYTES = 64 * 1024  # of traceback text
 
 
 class Incoming(NamedTuple):
-    """Where a message goes. With `combine`, several messages may go to one target: they are taken in this order."""
+    """Where a message goes. With `combine`, several messages may go to one target: they are taken in this
+    order.
+    """
 
     peer: int
     target: np.ndarray
@@ -39,7 +41,9 @@ def peer_failure(rank: int, text: str) -> PeerFailure:
 
 
 class Channel:
-    """One ordered conversation among `members` (ranks of the transport). Peers are numbered by place in members."""
+    """One ordered conversation among `members` (ranks of the transport). Peers are numbered by place in
+    members.
+    """
 
     members: Sequence[int]
     rank: int  # this process's place in members
@@ -54,9 +58,10 @@ class Channel:
     ) -> None:
         """Send and receive all of these at once; arrays are flat and contiguous.
 
-        Returns when every target is filled and every source may be overwritten. deadline: of time.monotonic().
-        spin: whether polling for some microseconds before sleeping is welcome.
-        Raises CollectiveMismatch, PeerFailure or CollectiveTimeout, and tells the other ranks of a mismatch.
+        Returns when every target is filled and every source may be overwritten. deadline: of
+        time.monotonic().
+        spin: whether polling for some microseconds before sleeping is welcome. Raises CollectiveMismatch,
+        PeerFailure or CollectiveTimeout, and tells the other ranks of a mismatch.
         """
         raise NotImplementedError
 

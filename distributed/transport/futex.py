@@ -1,6 +1,7 @@
 """Sleeping on a word of shared memory (futex(2)), from Python and without the GIL.
 
-Only Linux has it; where the system call's number is unknown, `wait` is a short sleep and `ring` a plain store.
+Only Linux has it; where the system call's number is unknown, `wait` is a short sleep and `ring` a plain
+store.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _syscall.restype = ctypes.c_long
 
 
 class Doorbell:
-    """A 32-bit counter in memory that several processes map. Ringing it wakes all who wait for it to change."""
+    """A 32-bit counter in memory that several processes map. Ringing wakes all who wait for a change."""
 
     def __init__(self, memory: memoryview) -> None:
         """memory: 4 writable bytes, aligned to 4."""
@@ -53,6 +54,8 @@ class Doorbell:
             time.sleep(min(seconds, 1e-4) if self._word.value == seen else 0)
             return
         limit = _Timespec(int(seconds), int(seconds % 1 * 1e9))
-        failed = _syscall(self._number, self._address, _WAIT, ctypes.c_uint32(seen), ctypes.byref(limit), None, 0)
+        failed = _syscall(
+            self._number, self._address, _WAIT, ctypes.c_uint32(seen), ctypes.byref(limit), None, 0
+        )
         if failed and (code := ctypes.get_errno()) not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
             raise OSError(code, os.strerror(code))

@@ -108,7 +108,9 @@ class LocalChannel(Channel):
             if ready():
                 return
             if member in world.ended:
-                raise PeerFailure(f"[distributed] rank {member} {world.ended[member]} while {call} waits for it", member)
+                raise PeerFailure(
+                    f"[distributed] rank {member} {world.ended[member]} while {call} waits for it", member
+                )
             left = deadline - time.monotonic()
             if left <= 0:
                 raise CollectiveTimeout(f"[distributed] rank {member} did not take part in time in {call}")
@@ -135,7 +137,9 @@ def run_threads(size: int, body: Callable[[LocalTransport], object], timeout: fl
         finally:
             transport.close()
 
-    threads = [threading.Thread(target=rank_body, args=(r,), name=f"rank {r}", daemon=True) for r in range(size)]
+    threads = [
+        threading.Thread(target=rank_body, args=(r,), name=f"rank {r}", daemon=True) for r in range(size)
+    ]
     for thread in threads:
         thread.start()
     end = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""Unix sockets between all ranks of a host: they carry file descriptors, goodbyes and the news of failures."""
+"""Unix sockets between all ranks of a host: they carry descriptors, goodbyes and the news of failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ _RETRY = 0.005  # s
 
 
 def _path(directory: str, rank: int) -> tuple[str, int | None]:
-    """The socket's path; a long one goes through a descriptor of its directory (a path has at most 107 bytes)."""
+    """The socket's path; a long one goes through a descriptor of its directory (a path has at most 107
+    bytes).
+    """
     path = os.path.join(directory, f"{rank}.sock")
     if len(os.fsencode(path)) < 100:
         return path, None
@@ -51,10 +53,14 @@ class Peer:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         size = struct.calcsize("3i")
-        self.process, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+        self.process, uid, _ = struct.unpack(
+            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        )
         if uid != os.getuid():
             sock.close()
-            raise PermissionError(f"[shm] peers must run as uid {os.getuid()}, got a connection from uid {uid}")
+            raise PermissionError(
+                f"[shm] peers must run as uid {os.getuid()}, got a connection from uid {uid}"
+            )
 
     def send(self, kind: bytes, body: bytes, fd: int | None = None) -> None:
         socket.send_fds(self.socket, [kind + body], [] if fd is None else [fd])
@@ -68,7 +74,9 @@ class Peer:
         return data[:1], data[1:], fds[0] if fds else None
 
 
-def connect(directory: str, rank: int, world: int, job: int, generation: int, deadline: float) -> dict[int, Peer]:
+def connect(
+    directory: str, rank: int, world: int, job: int, generation: int, deadline: float
+) -> dict[int, Peer]:
     """Join all ranks of this host through sockets in `directory`; returns the peers by rank.
 
     Raises CollectiveTimeout naming the ranks that did not come, DistributedError for a peer of another job.
@@ -89,7 +97,9 @@ def connect(directory: str, rank: int, world: int, job: int, generation: int, de
             peers[lower] = _dial(directory, lower, rank, world, deadline)
             peers[lower].send(b"H", hello)
         while len(peers) < world - 1:
-            peer, other = _accept(listener, (job, generation, world), set(range(world)) - {rank} - set(peers), deadline)
+            peer, other = _accept(
+                listener, (job, generation, world), set(range(world)) - {rank} - set(peers), deadline
+            )
             peers[other] = peer
     except BaseException:
         for peer in peers.values():
@@ -111,7 +121,8 @@ def _dial(directory: str, other: int, rank: int, world: int, deadline: float) ->
             if time.monotonic() > deadline:
                 sock.close()
                 raise CollectiveTimeout(
-                    f"[init_process_group] rank {rank} of {world} waits for rank {other}, which did not come to {directory}"
+                    f"[init_process_group] rank {rank} of {world} waits for rank {other}, which did not come "
+                    f"to {directory}"
                 ) from None
             time.sleep(_RETRY)
 
@@ -131,7 +142,9 @@ def _accept(
     peer = Peer(sock)
     kind, body, _ = peer.receive()
     if kind != b"H" or len(body) != _HELLO.size or body[:8] != _MAGIC:
-        raise DistributedError(f"[init_process_group] a peer must greet with {_MAGIC!r}, got {kind + body[:16]!r}")
+        raise DistributedError(
+            f"[init_process_group] a peer must greet with {_MAGIC!r}, got {kind + body[:16]!r}"
+        )
     _, job, generation, other, world = _HELLO.unpack(body)
     if (job, generation, world) != expected or other not in missing:
         raise DistributedError(

@@ -1,4 +1,5 @@
-"""Ranks joined by MPI: our own plans over Isend and Irecv, so that waits have deadlines and failures have names.
+"""Ranks joined by MPI: our own plans over Isend and Irecv, so that waits have deadlines and failures have
+names.
 
 All calls are non-blocking and polled. A watcher thread listens on a communicator of its own for goodbyes,
 failures and signs of life, which each rank sends to the next.
@@ -28,7 +29,9 @@ _HEAD = _SIZE.size + HEADER_BYTES
 
 
 def load() -> Any:
-    """mpi4py's MPI module, initialised. Raises ImportError naming the extra, RuntimeError without full threading."""
+    """mpi4py's MPI module, initialised. Raises ImportError naming the extra, RuntimeError without full
+    threading.
+    """
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there and libmpi is not
@@ -38,8 +41,9 @@ def load() -> Any:
         ) from error
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise RuntimeError(
-            "[distributed] MPI must be initialised with MPI_THREAD_MULTIPLE, as communication overlaps computation; "
-            f"got thread level {MPI.Query_thread()}. Import ringgrad before what initialises MPI with less."
+            "[distributed] MPI must be initialised with MPI_THREAD_MULTIPLE, as communication overlaps "
+            f"computation; got thread level {MPI.Query_thread()}. Import ringgrad before what initialises "
+            "MPI with less."
         )
     return MPI
 
@@ -72,7 +76,9 @@ class MpiTransport(Transport):
         if self.failure is not None:
             raise self.failure
         if awaited in gone:
-            raise PeerFailure(f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited)
+            raise PeerFailure(
+                f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited
+            )
 
     def abort(self, text: str, *, mismatch: bool = False) -> None:
         self._tell_all(b"M" if mismatch else b"A", text.encode()[:ABORT_BYTES])
@@ -107,8 +113,8 @@ class MpiTransport(Transport):
             quiet = now - self._heard
             if quiet > self.silence and previous not in self.gone and self.failure is None:
                 self.failure = PeerFailure(
-                    f"[distributed] rank {previous} has shown no sign of life for {quiet:.0f} s: it is stopped, or "
-                    "its host cannot be reached",
+                    f"[distributed] rank {previous} has shown no sign of life for {quiet:.0f} s: it is "
+                    "stopped, or its host cannot be reached",
                     previous,
                 )
                 self.abort(f"it lost rank {previous}, silent for {quiet:.0f} s")
@@ -149,7 +155,9 @@ class MpiChannel(Channel):
 
 
 def _spans(size: int) -> list[int]:
-    """What a long message of `size` bytes is cut into, alike on both sides: adding up then overlaps the transfer."""
+    """What a long message of `size` bytes is cut into, alike on both sides: adding up then overlaps the
+    transfer.
+    """
     length = -(-max(size // 64, PIECE_BYTES) // 64) * 64  # whole elements of any dtype
     return [min(length, size - at) for at in range(0, size, length)]
 
@@ -174,7 +182,7 @@ class _Step:
         member, size = self.channel.members[send.peer], send.source.nbytes
         body = size if size <= INLINE_BYTES else 0
         head = np.empty(_HEAD + body, np.uint8)
-        memory = memoryview(head)
+        memory = memoryview(head)  # type: ignore[arg-type]
         memory[: _SIZE.size] = _SIZE.pack(size)
         memory[_SIZE.size : _SIZE.size + len(self.call.header)] = self.call.header
         if body:
@@ -193,7 +201,7 @@ class _Step:
         member = self.channel.members[recv.peer]
         size, rank = recv.target.size * recv.dtype.itemsize, self.channel.transport.rank
         self._wait(request, member)
-        memory = memoryview(head)
+        memory = memoryview(head)  # type: ignore[arg-type]
         self.call.check(rank, member, bytes(memory[_SIZE.size : _HEAD]))
         self.call.check_size(rank, member, size, _SIZE.unpack_from(memory)[0])
         if size <= INLINE_BYTES:
@@ -248,6 +256,8 @@ class _Step:
                 continue
             transport.check(self.call, member, gone)
             if time.monotonic() > self.deadline:
-                raise CollectiveTimeout(f"[distributed] rank {member} did not take part in time in {self.call}")
+                raise CollectiveTimeout(
+                    f"[distributed] rank {member} did not take part in time in {self.call}"
+                )
             time.sleep(nap)
             nap = min(nap * 1.1, 1e-3)

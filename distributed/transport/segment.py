@@ -11,7 +11,9 @@ import numpy as np
 
 
 class Segment:
-    """A mapped piece of shared memory. `bytes` is a flat uint8 array over it; the map lives as long as its users."""
+    """A mapped piece of shared memory. `bytes` is a flat uint8 array over it; the map lives as long as its
+    users.
+    """
 
     def __init__(self, fd: int, size: int, writable: bool) -> None:
         self.size = size
@@ -26,7 +28,8 @@ class Segment:
 def create(label: str, size: int) -> tuple[int, Segment]:
     """New zeroed shared memory of at least `size` bytes: its file descriptor and our map of it.
 
-    Raises MemoryError if the host has not that much: without the reservation, the first touch would be SIGBUS.
+    Raises MemoryError if the host has not that much: without the reservation, the first touch would be
+    SIGBUS.
     """
     size = max(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.PAGESIZE)
     fd = os.memfd_create(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -38,7 +41,9 @@ def create(label: str, size: int) -> tuple[int, Segment]:
     except OSError as error:
         os.close(fd)
         if error.errno in (errno.ENOSPC, errno.ENOMEM):
-            raise MemoryError(f"[shm] {label} needs {size} bytes of shared memory, and the host refuses them") from error
+            raise MemoryError(
+                f"[shm] {label} needs {size} bytes of shared memory, and the host refuses them"
+            ) from error
         raise
 
 
@@ -46,7 +51,9 @@ def attach(fd: int, size: int, writable: bool) -> Segment:
     """Map a peer's memory; closes fd. Raises ValueError if it is smaller than said or could still shrink."""
     try:
         if os.fstat(fd).st_size < size or not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-            raise ValueError(f"[shm] a peer's memory must hold {size} bytes and be sealed, got {os.fstat(fd)}")
+            raise ValueError(
+                f"[shm] a peer's memory must hold {size} bytes and be sealed, got {os.fstat(fd)}"
+            )
         return Segment(fd, size, writable)
     finally:
         os.close(fd)

@@ -2,9 +2,9 @@
 
 Each rank writes only to its own memory (and rings the doorbell of others), so every word has one writer. A
 message is an entry in the sender's ring for that peer: where the bytes lie, how many, and the call's header.
-Arrays from `empty` lie in shared memory, and the receiver adds straight out of them; others go through slots in
-chunks. A watcher thread reads the sockets: it learns of new memory, of goodbyes and of failures, and shows that
-this process lives.
+Arrays from `empty` lie in shared memory, and the receiver adds straight out of them; others go through slots
+in chunks. A watcher thread reads the sockets: it learns of new memory, of goodbyes and of failures, and shows
+that this process lives.
 """
 
 from __future__ import annotations
@@ -107,7 +107,9 @@ class ShmTransport(Transport):
         self._bells[peer].ring()
 
     def channel(self, number: int, members: Sequence[int]) -> Channel:
-        segment = self._share(channel_segment(number), f"ringgrad-channel-{number}", channel_bytes(len(members)))
+        segment = self._share(
+            channel_segment(number), f"ringgrad-channel-{number}", channel_bytes(len(members))
+        )
         return ShmChannel(self, number, members, segment)
 
     def forget(self, number: int) -> None:
@@ -118,11 +120,13 @@ class ShmTransport(Transport):
     # Failures.
 
     def check(self, call: Call, awaited: int, gone: dict[int, str]) -> None:
-        """Raise if `awaited` cannot come any more. gone: who had left before its memory was last looked at."""
+        """Raise if `awaited` cannot come any more. gone: who had left before the last look at its memory."""
         if self.failure is not None:
             raise self.failure
         if awaited in gone:
-            raise PeerFailure(f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited)
+            raise PeerFailure(
+                f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited
+            )
 
     def check_alive(self, call: Call, awaited: int) -> None:
         """Raise if `awaited` has shown no sign of life for too long."""
@@ -131,13 +135,15 @@ class ShmTransport(Transport):
         if quiet > self.silence:
             process = self.peers[awaited].process
             raise PeerFailure(
-                f"[distributed] rank {awaited} (pid {process}) has shown no sign of life for {quiet:.0f} s while {call} "
-                "waits for it: it is stopped, or its host has no time for it",
+                f"[distributed] rank {awaited} (pid {process}) has shown no sign of life for {quiet:.0f} s "
+                f"while {call} waits for it: it is stopped, or its host has no time for it",
                 awaited,
             )
 
     def late(self, call: Call, awaited: int) -> CollectiveTimeout:
-        return CollectiveTimeout(f"[distributed] rank {awaited} lives but did not take part in time in {call}")
+        return CollectiveTimeout(
+            f"[distributed] rank {awaited} lives but did not take part in time in {call}"
+        )
 
     def abort(self, text: str, *, mismatch: bool = False) -> None:
         self._tell_all(b"M" if mismatch else b"A", text.encode()[:ABORT_BYTES])
@@ -197,7 +203,9 @@ class ShmTransport(Transport):
             if peer in self.gone:
                 raise PeerFailure(f"[init_process_group] rank {peer} {self.gone[peer]} while joining", peer)
             if time.monotonic() > deadline:
-                raise CollectiveTimeout(f"[init_process_group] rank {peer} came but did not share its memory in time")
+                raise CollectiveTimeout(
+                    f"[init_process_group] rank {peer} came but did not share its memory in time"
+                )
             self.bell.wait(seen, 0.1)
 
     def _watch(self) -> None:
@@ -208,7 +216,8 @@ class ShmTransport(Transport):
         for rank, peer in self.peers.items():
             poll.register(peer.socket, select.POLLIN)
             sources[peer.socket.fileno()] = rank
-            # A child that the peer forked holds the socket open after its death: the process itself tells too.
+            # A child that the peer forked holds the socket open after its death: the process itself tells
+            # too.
             if peer.process and (fd := _pidfd(peer.process)) is not None:
                 poll.register(fd, select.POLLIN)
                 processes[fd] = rank

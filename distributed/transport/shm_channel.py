@@ -48,7 +48,7 @@ def channel_bytes(members: int) -> int:
 
 
 class _Out:
-    """What this rank sends to one peer: it writes `posted`, entries and slots, and reads the peer's `taken`."""
+    """What this rank sends to one peer: it writes `posted`, entries, slots, and reads the peer's `taken`."""
 
     def __init__(self, channel: ShmChannel, peer: int, segment: Segment) -> None:
         self.channel, self.member = channel, channel.members[peer]
@@ -167,7 +167,9 @@ class _Pull:
             if segment is None:
                 break  # the watcher has yet to hear of it, and rings when it has
             if size > self.total - self.done or offset + size > segment.size:
-                raise DistributedError(f"[shm] rank {ring.member} sent a broken entry: {(number, offset, size, total)}")
+                raise DistributedError(
+                    f"[shm] rank {ring.member} sent a broken entry: {(number, offset, size, total)}"
+                )
             self._store(segment.bytes[offset : offset + size].view(self.recv.dtype))
             self.done += size
             ring.take()
@@ -196,7 +198,9 @@ class _Pull:
 
 
 class ShmChannel(Channel):
-    def __init__(self, transport: ShmTransport, number: int, members: Sequence[int], segment: Segment) -> None:
+    def __init__(
+        self, transport: ShmTransport, number: int, members: Sequence[int], segment: Segment
+    ) -> None:
         self.transport, self.members = transport, list(members)
         self.rank = self.members.index(transport.rank)
         self.segment_id = channel_segment(number)
