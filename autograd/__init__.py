@@ -163,8 +163,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in ("gradcheck", "gradgradcheck"):
-        from . import gradcheck as module
+        from .gradcheck import gradcheck, gradgradcheck
 
-        globals().update(gradcheck=module.gradcheck, gradgradcheck=module.gradgradcheck)
+        globals().update(gradcheck=gradcheck, gradgradcheck=gradgradcheck)  # over the module of the same name
         return globals()[name]
+    if name == "functional":
+        import importlib
+
+        return importlib.import_module(".functional", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
