@@ -27,7 +27,9 @@ def _tuple(x: Any) -> tuple[Any, ...]:
     return tuple(x) if isinstance(x, Sequence) and not isinstance(x, _Variable) else (x,)
 
 
-def _roots(name: str, tensors: tuple[Any, ...], grads: tuple[Any, ...], create: bool) -> list[tuple[Any, Any]]:
+def _roots(
+    name: str, tensors: tuple[Any, ...], grads: tuple[Any, ...], create: bool
+) -> list[tuple[Any, Any]]:
     """Pairs of edge and gradient to start from; each gradient fits its tensor."""
     roots = []
     if len(grads) != len(tensors):
@@ -113,7 +115,9 @@ def grad(
         if edge is None:
             raise RuntimeError(f"[grad] every input must require grad, came input {i} that does not")
     keep = create_graph if retain_graph is None else retain_graph
-    found = engine.backward(_roots("grad", outputs, grads, create_graph), keep, create_graph, edges, accumulate=False)
+    found = engine.backward(
+        _roots("grad", outputs, grads, create_graph), keep, create_graph, edges, accumulate=False
+    )
     results = []
     for i, (t, g) in enumerate(zip(inputs, found)):
         if g is None:

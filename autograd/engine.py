@@ -142,7 +142,9 @@ def _needed(order: list[Node], targets: set[Any]) -> set[Node]:
     needed: set[Node] = set()
     for node in reversed(order):
         for edge in node.edges:
-            if edge is not None and (edge in targets or (edge.node if edge.kind == OUTPUT else edge) in needed):
+            if edge is not None and (
+                edge in targets or (edge.node if edge.kind == OUTPUT else edge) in needed
+            ):
                 needed.add(node)
                 break
     return needed
@@ -171,7 +173,9 @@ _OWNED = _calibrate()
 def queue_callback(fn: Callable[[], None]) -> None:
     """Calls `fn` once when the backward that is under way in this thread ends."""
     if mode.callbacks is None:
-        raise RuntimeError("[queue_callback] must be called from within a backward (a hook), came outside of one")
+        raise RuntimeError(
+            "[queue_callback] must be called from within a backward (a hook), came outside of one"
+        )
     if fn not in mode.callbacks:
         mode.callbacks.append(fn)
 
@@ -202,7 +206,11 @@ def backward(
 
 
 def _walk(
-    roots: Sequence[tuple[Any, Any]], keep: bool, create: bool, targets: Sequence[Any] | None, accumulate: bool
+    roots: Sequence[tuple[Any, Any]],
+    keep: bool,
+    create: bool,
+    targets: Sequence[Any] | None,
+    accumulate: bool,
 ) -> list[Any]:
     starts = [edge.node if edge.kind == OUTPUT else edge for edge, _ in roots if edge.kind != LEAF]
     order, uses = schedule(starts)

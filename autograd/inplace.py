@@ -99,7 +99,14 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
 
 
 def _node(
-    op: Op, target: Any, args: Sequence[Any], arrays: list[Any], kw: dict[str, Any], mask: int, y: Any, extra: Any
+    op: Op,
+    target: Any,
+    args: Sequence[Any],
+    arrays: list[Any],
+    kw: dict[str, Any],
+    mask: int,
+    y: Any,
+    extra: Any,
 ) -> OpNode:
     """The op's node, whose saved inputs count as of the version before the write."""
     node = OpNode(op, args, arrays, kw, mask, y, extra, None)
@@ -117,9 +124,13 @@ def write(name: str, x: Any, y: Any) -> None:
     """Copies an array into a tensor's memory."""
     array = x.array
     if y.shape != array.shape:
-        raise RuntimeError(f"[{name}] the result must have the tensor's shape {list(array.shape)}, came {list(y.shape)}")
+        raise RuntimeError(
+            f"[{name}] the result must have the tensor's shape {list(array.shape)}, came {list(y.shape)}"
+        )
     if y.dtype != array.dtype and not _fits(y.dtype, array.dtype):
-        raise RuntimeError(f"[{name}] the result's type {y.dtype.name} cannot be cast to the tensor's {array.dtype.name}")
+        raise RuntimeError(
+            f"[{name}] the result's type {y.dtype.name} cannot be cast to the tensor's {array.dtype.name}"
+        )
     if not array.flags.writeable:
         raise RuntimeError(
             f"[{name}] the memory must be writable, came {describe(x)} whose elements share memory (expand) or are"

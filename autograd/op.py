@@ -220,7 +220,17 @@ class Call:
 class Plan:
     """Where the saved values of a node come from, worked out once for an op and a set of wanted inputs."""
 
-    __slots__ = ("arrays", "dtypes", "extras", "inputs", "inputs_shape", "keep_y", "keywords", "positions", "rare")
+    __slots__ = (
+        "arrays",
+        "dtypes",
+        "extras",
+        "inputs",
+        "inputs_shape",
+        "keep_y",
+        "keywords",
+        "positions",
+        "rare",
+    )
     __slots__ += ("shapes",)
 
     def __init__(self, op: Op, mask: int) -> None:
@@ -233,7 +243,13 @@ class Plan:
         self.shapes = tuple((n, place[n[:-6]]) for n in names if n.endswith("_shape") and n[:-6] in place)
         self.dtypes = tuple((n, place[n[:-6]]) for n in names if n.endswith("_dtype") and n[:-6] in place)
         self.extras = tuple((n, op.extras.index(n)) for n in names if n in op.extras)
-        special = {"y", "inputs", "inputs_shape", *op.extras, *(n for n, _ in self.arrays + self.shapes + self.dtypes)}
+        special = {
+            "y",
+            "inputs",
+            "inputs_shape",
+            *op.extras,
+            *(n for n, _ in self.arrays + self.shapes + self.dtypes),
+        }
         self.keywords = bool(set(names) - special)
         self.positions = dict(self.arrays)
         self.rare = bool(self.dtypes or self.extras or self.inputs or self.inputs_shape)

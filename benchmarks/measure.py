@@ -30,7 +30,12 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), "date": str(date.today())}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "date": str(date.today()),
+    }
 
 
 def serve(side: str, build: Build) -> None:
@@ -69,9 +74,14 @@ class Side:
 
     def __init__(self, name: str, script: str, threads: int) -> None:
         self.name = name
-        env = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))}
+        env = {
+            **os.environ,
+            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+        }
         command = [sys.executable, script, "--side", name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
 
     def time(self, case: str) -> dict[str, Any]:
         assert self.process.stdin and self.process.stdout
@@ -79,7 +89,9 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"[benchmark] the {self.name} side must answer, came none for case {case!r}: see above")
+            raise RuntimeError(
+                f"[benchmark] the {self.name} side must answer, came none for case {case!r}: see above"
+            )
         return json.loads(line)
 
     def stop(self) -> None:
@@ -107,7 +119,9 @@ def compare(script: str, cases: list[str], rounds: int, threads: int, tolerance:
                 row["ratio"] = row["torch_us"] / row["ringgrad_us"]
                 ours, theirs = values["ringgrad"], values["torch"]
                 if ours is not None and abs(ours - theirs) > tolerance * max(1.0, abs(theirs)):
-                    raise RuntimeError(f"[benchmark] both sides of {case} must compute the same, came {ours} and {theirs}")
+                    raise RuntimeError(
+                        f"[benchmark] both sides of {case} must compute the same, came {ours} and {theirs}"
+                    )
             results[case] = row
     finally:
         for side in sides:
@@ -116,7 +130,13 @@ def compare(script: str, cases: list[str], rounds: int, threads: int, tolerance:
 
 
 def main(
-    script: str, title: str, cases: list[str], build: Build, *, quick: list[str] | None = None, tolerance: float = 1e-4
+    script: str,
+    title: str,
+    cases: list[str],
+    build: Build,
+    *,
+    quick: list[str] | None = None,
+    tolerance: float = 1e-4,
 ) -> None:
     """The command line of a benchmark: a table of times with ratios, and `--json FILE`."""
     parser = argparse.ArgumentParser(description=title)
@@ -138,7 +158,9 @@ def main(
     ratios = [row["ratio"] for row in results.values() if "ratio" in row]
     summary = {"geometric_mean_ratio": statistics.geometric_mean(ratios)} if ratios else {}
     if ratios:
-        print(f"geometric mean of torch / ringgrad: {summary['geometric_mean_ratio']:.2f} (over 1: ringgrad is faster)")
+        print(
+            f"geometric mean of torch / ringgrad: {summary['geometric_mean_ratio']:.2f} (over 1: ringgrad is faster)"
+        )
     if args.json:
         about = {"title": title, "threads": args.threads, "machine": machine(), **summary}
         args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")

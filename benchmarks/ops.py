@@ -1,6 +1,6 @@
 """Single ops against PyTorch: the cost of a call on small tensors, the speed on large ones, and backward.
 
-    python benchmarks/ops.py [--json FILE] [--threads N] [--quick]
+python benchmarks/ops.py [--json FILE] [--threads N] [--quick]
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], bool]] = {
 def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float | None]]:
     expression, shapes, recorded = CASES[case]
     rng = np.random.default_rng(0)
-    env: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, "i": torch.tensor(rng.integers(0, 1024, (1024,)))}
+    env: dict[str, Any] = {
+        "torch": torch,
+        "F": torch.nn.functional,
+        "i": torch.tensor(rng.integers(0, 1024, (1024,))),
+    }
     for name, shape in shapes.items():
         t = torch.tensor(rng.standard_normal(shape).astype(np.float32))
         env[name] = t.requires_grad_() if recorded else t
@@ -70,4 +74,11 @@ def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float 
 
 
 if __name__ == "__main__":
-    main(__file__, "ops", list(CASES), build, quick=["add 64 rec", "mul sum bwd 64", "matmul 256"], tolerance=1e-4)
+    main(
+        __file__,
+        "ops",
+        list(CASES),
+        build,
+        quick=["add 64 rec", "mul sum bwd 64", "matmul 256"],
+        tolerance=1e-4,
+    )

@@ -32,7 +32,9 @@ def mlp(torch: Any, width: int) -> Any:
     )
 
 
-def char_gpt(torch: Any, vocabulary: int = 96, block: int = 64, width: int = 128, heads: int = 4, layers: int = 4) -> Any:
+def char_gpt(
+    torch: Any, vocabulary: int = 96, block: int = 64, width: int = 128, heads: int = 4, layers: int = 4
+) -> Any:
     nn, F = torch.nn, torch.nn.functional
 
     class Layer(nn.Module):

@@ -17,16 +17,17 @@ import math
 import time
 from pathlib import Path
 
+from ringgrad.data.text import CharTokenizer, standard_library_text
+from ringgrad.optim.lr_scheduler import CosineWarmupLR
+
 import ringgrad as rg
 from ringgrad import distributed as dist
 from ringgrad import nn
 from ringgrad.data import DataLoader, Dataset, DistributedSampler
-from ringgrad.data.text import CharTokenizer, standard_library_text
 from ringgrad.nn import functional as F
 from ringgrad.nn.parallel import DistributedDataParallel
 from ringgrad.nn.utils import clip_grad_norm_
 from ringgrad.optim import AdamW
-from ringgrad.optim.lr_scheduler import CosineWarmupLR
 
 
 class Blocks(Dataset):
@@ -65,7 +66,9 @@ class Layer(nn.Module):
 class CharGPT(nn.Module):
     """A decoder-only transformer over characters."""
 
-    def __init__(self, vocabulary: int, block: int, width: int = 128, heads: int = 4, layers: int = 4) -> None:
+    def __init__(
+        self, vocabulary: int, block: int, width: int = 128, heads: int = 4, layers: int = 4
+    ) -> None:
         super().__init__()
         self.block = block
         self.token, self.position = nn.Embedding(vocabulary, width), nn.Embedding(block, width)
@@ -114,7 +117,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=1337)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--checkpoint", type=Path, default=Path("runs/char_gpt"), help="folder for what is kept")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=Path("runs/char_gpt"), help="folder for what is kept"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in that folder")
     args = parser.parse_args()
     if args.steps < 1 or args.batch < 1:
@@ -127,7 +132,9 @@ def main() -> None:
     dist.init_process_group()
     rank, workers = dist.get_rank(), dist.get_world_size()
     if args.batch % workers:
-        raise SystemExit(f"[char_gpt] --batch must be divisible by the workers, came {args.batch} for {workers}")
+        raise SystemExit(
+            f"[char_gpt] --batch must be divisible by the workers, came {args.batch} for {workers}"
+        )
     rg.manual_seed(args.seed)
 
     text = standard_library_text(8 << 20)
@@ -145,7 +152,9 @@ def main() -> None:
     rest = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = AdamW(groups, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.1)
-    scheduler = CosineWarmupLR(optimizer, warmup_steps=min(100, args.steps // 10), total_steps=args.steps, min_lr_ratio=0.1)
+    scheduler = CosineWarmupLR(
+        optimizer, warmup_steps=min(100, args.steps // 10), total_steps=args.steps, min_lr_ratio=0.1
+    )
 
     path, losses, step = args.checkpoint / "checkpoint.rg", [], 0
     if args.resume:
@@ -157,7 +166,11 @@ def main() -> None:
 
     def save() -> None:
         args.checkpoint.mkdir(parents=True, exist_ok=True)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+        state = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+        }
         rg.save({**state, "losses": losses, "step": step}, path)
 
     progress = Progress(args.steps, enabled=rank == 0)
@@ -192,7 +205,9 @@ def main() -> None:
         start = rg.tensor(tokenizer.encode("def ")).view(1, -1)
         print(tokenizer.decode(model.module.generate(start, 300)[0].tolist()))
         result = {"steps": step, "loss": losses[-1], "val_loss": val_loss, "world_size": workers}
-        print("result:", json.dumps({**result, "tokens_per_s": round(rate) if step > done else 0}), flush=True)
+        print(
+            "result:", json.dumps({**result, "tokens_per_s": round(rate) if step > done else 0}), flush=True
+        )
     dist.destroy_process_group()
 
 
@@ -203,7 +218,12 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
         self.bar = Bar(*columns, disable=not enabled, refresh_per_second=4)
         self.task = self.bar.add_task("", total=total, text="")
 
@@ -225,7 +245,9 @@ def plot(losses: list[float], val_loss: float, path: Path) -> None:
     axes = figure.subplots()
     axes.plot(range(1, len(losses) + 1), losses, linewidth=0.8, label="training")
     axes.axhline(val_loss, color="tab:orange", linestyle="--", label=f"held out, at the end: {val_loss:.2f}")
-    axes.set(xlabel="step", ylabel="loss in nats per character", title="character GPT on Python's standard library")
+    axes.set(
+        xlabel="step", ylabel="loss in nats per character", title="character GPT on Python's standard library"
+    )
     axes.legend()
     figure.savefig(path, dpi=120)
 

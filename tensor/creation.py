@@ -77,14 +77,18 @@ def _holds_arrays(data: Any) -> bool:
     return isinstance(data, Variable | np.ndarray | np.generic)
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Any:
+def tensor(
+    data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+) -> Any:
     """A new tensor with a copy of `data`: nested sequences of numbers, an array, or a tensor.
 
     Python floats become the default float type, integers int64, bools bool; arrays keep their type.
     """
     array = _from_data(data)
     if array.dtype == object:
-        raise ValueError(f"[tensor] data must be numbers in sequences of equal lengths, came {type(data).__name__}")
+        raise ValueError(
+            f"[tensor] data must be numbers in sequences of equal lengths, came {type(data).__name__}"
+        )
     target = to_numpy(dtype) if dtype is not None else of_numpy(_natural(data, array)).numpy
     return finish(np.array(array, dtype=target, order="C"), requires_grad, device)
 
@@ -107,7 +111,9 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Any:
     return wrap(array)
 
 
-def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Any:
+def frombuffer(
+    buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Any:
     """A 1-d tensor over the memory of an object with the buffer protocol."""
     return finish(np.frombuffer(buffer, to_numpy(dtype), count, offset), requires_grad)
 
@@ -131,7 +137,9 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
     return finish(np.ones(size_of("ones", size), _float_or(dtype)), requires_grad, device)
 
 
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def full(
+    size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     """A tensor filled with one value, of the value's natural type unless `dtype` is given."""
     if isinstance(fill_value, Variable):
         fill_value = fill_value.item()  # type: ignore[attr-defined]
@@ -140,31 +148,49 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
         n = np.dtype("complex64") if isinstance(fill_value, complex) else n
     else:
         n = to_numpy(dtype)
-    return finish(np.full(size_of("full", (size,) if not isinstance(size, int) else (size,)), fill_value, n), requires_grad, device)
+    return finish(
+        np.full(size_of("full", (size,)), fill_value, n),
+        requires_grad,
+        device,
+    )
 
 
 def _like(t: Any, dtype: Any) -> Any:
     return t.array.dtype if dtype is None else to_numpy(dtype)
 
 
-def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def empty_like(
+    input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Any:
     return finish(np.empty_like(input.array, _like(input, dtype)), requires_grad, device)
 
 
-def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def zeros_like(
+    input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Any:
     return finish(np.zeros_like(input.array, _like(input, dtype)), requires_grad, device)
 
 
-def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def ones_like(
+    input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Any:
     return finish(np.ones_like(input.array, _like(input, dtype)), requires_grad, device)
 
 
-def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def full_like(
+    input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     return finish(np.full_like(input.array, fill_value, _like(input, dtype)), requires_grad, device)
 
 
 def arange(
-    start: Any = 0, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any = 0,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Any:
     """Numbers from `start` to `end` (left out) by `step`; int64 if all three are integers."""
     if end is None:
@@ -183,7 +209,13 @@ def arange(
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Any:
     """`steps` evenly spaced numbers, both ends included."""
     if steps < 0:
@@ -198,6 +230,8 @@ def logspace(
     return finish(np.power(base, np.linspace(start, end, steps)).astype(_float_or(dtype)), False, device)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Any:
     """Ones on the diagonal, zeros elsewhere."""
     return finish(np.eye(n, m, dtype=_float_or(dtype)), requires_grad, device)

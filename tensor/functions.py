@@ -27,12 +27,16 @@ Number = bool | int | float | complex
 
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input + alpha * other, broadcast."""
-    return _p.add(input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha)
+    return _p.add(
+        input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha
+    )
 
 
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other, broadcast."""
-    return _p.sub(input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha)
+    return _p.sub(
+        input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha
+    )
 
 
 mul = _p.mul
@@ -69,8 +73,18 @@ atan = arctan = _p.atan
 floor, ceil, trunc, fix = _p.floor, _p.ceil, _p.trunc, _p.trunc
 sigmoid, erf = _p.sigmoid, _p.erf
 isnan, isinf, isfinite = _p.isnan, _p.isinf, _p.isfinite
-logical_and, logical_or, logical_xor, logical_not = _p.logical_and, _p.logical_or, _p.logical_xor, _p.logical_not
-bitwise_and, bitwise_or, bitwise_xor, bitwise_not = _p.bitwise_and, _p.bitwise_or, _p.bitwise_xor, _p.bitwise_not
+logical_and, logical_or, logical_xor, logical_not = (
+    _p.logical_and,
+    _p.logical_or,
+    _p.logical_xor,
+    _p.logical_not,
+)
+bitwise_and, bitwise_or, bitwise_xor, bitwise_not = (
+    _p.bitwise_and,
+    _p.bitwise_or,
+    _p.bitwise_xor,
+    _p.bitwise_not,
+)
 bitwise_left_shift, bitwise_right_shift = _p.lshift, _p.rshift
 eq, ne, lt, le, gt, ge = _p.eq, _p.ne, _p.lt, _p.le, _p.gt, _p.ge
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
@@ -137,6 +151,7 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
 SHORT = {F32, F64}  # dtypes of the short ways
 
+
 class Extreme(NamedTuple):
     """Values and where they stand, as `max`, `min`, `sort`, `topk`, `median` along a dimension return."""
 
@@ -170,7 +185,12 @@ def _correction(dim: Any, unbiased: bool | None, correction: Any) -> tuple[Any, 
 
 
 def var(
-    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float = 1,
 ) -> Tensor:
     """Variance over `dim`, divided by n - correction."""
     dim, correction = _correction(dim, unbiased, correction)
@@ -178,7 +198,12 @@ def var(
 
 
 def std(
-    input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float = 1,
 ) -> Tensor:
     """Standard deviation over `dim` (see var)."""
     dim, correction = _correction(dim, unbiased, correction)
@@ -442,7 +467,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """Product of two matrices."""
     if input.ndim != 2 or mat2.ndim != 2:
-        raise RuntimeError(f"[mm] both must be matrices, came shapes {list(input.shape)} and {list(mat2.shape)}")
+        raise RuntimeError(
+            f"[mm] both must be matrices, came shapes {list(input.shape)} and {list(mat2.shape)}"
+        )
     return _linear.matmul(input, mat2)
 
 
@@ -458,28 +485,36 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Product of a matrix and a vector."""
     if input.ndim != 2 or vec.ndim != 1:
-        raise RuntimeError(f"[mv] needs a matrix and a vector, came {list(input.shape)} and {list(vec.shape)}")
+        raise RuntimeError(
+            f"[mv] needs a matrix and a vector, came {list(input.shape)} and {list(vec.shape)}"
+        )
     return _linear.matmul(input, vec)
 
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """Inner product of two vectors."""
     if input.ndim != 1 or tensor.ndim != 1:
-        raise RuntimeError(f"[dot] both must be vectors, came shapes {list(input.shape)} and {list(tensor.shape)}")
+        raise RuntimeError(
+            f"[dot] both must be vectors, came shapes {list(input.shape)} and {list(tensor.shape)}"
+        )
     return _linear.matmul(input, tensor)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of elements of two vectors."""
     if input.ndim != 1 or vec2.ndim != 1:
-        raise RuntimeError(f"[outer] both must be vectors, came shapes {list(input.shape)} and {list(vec2.shape)}")
+        raise RuntimeError(
+            f"[outer] both must be vectors, came shapes {list(input.shape)} and {list(vec2.shape)}"
+        )
     return _p.mul(_s.unsqueeze(input, dim=1), vec2)
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
     product = mm(mat1, mat2)
-    return _p.add(input if beta == 1 else _p.mul(input, beta), product if alpha == 1 else _p.mul(product, alpha))
+    return _p.add(
+        input if beta == 1 else _p.mul(input, beta), product if alpha == 1 else _p.mul(product, alpha)
+    )
 
 
 # ---- comparisons of whole tensors
@@ -490,12 +525,16 @@ def equal(input: Tensor, other: Tensor) -> bool:
     return bool(np.array_equal(input.array, other.array))
 
 
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+def isclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Tensor:
     """|input - other| <= atol + rtol * |other|, element by element."""
     return wrap(np.asarray(np.isclose(input.array, other.array, rtol, atol, equal_nan)))
 
 
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+def allclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
     """Whether `isclose` holds for all elements."""
     return bool(np.allclose(input.array.astype(F64), other.array.astype(F64), rtol, atol, equal_nan))
 

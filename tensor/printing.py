@@ -8,7 +8,13 @@ import numpy as np
 
 from . import dtypes
 
-options: dict[str, Any] = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, "sci_mode": None}
+options: dict[str, Any] = {
+    "precision": 4,
+    "threshold": 1000,
+    "edgeitems": 3,
+    "linewidth": 80,
+    "sci_mode": None,
+}
 
 
 def set_printoptions(
@@ -87,6 +93,12 @@ def _formatter(array: np.ndarray[Any, Any]) -> Any:
         s = format(float(v), form)
         return s + "." if whole and not sci and np.isfinite(v) else s
 
-    width = max((len(plain(v)) for v in (array.ravel() if array.size <= options["threshold"] else array.ravel()[:1000])), default=0)
+    width = max(
+        (
+            len(plain(v))
+            for v in (array.ravel() if array.size <= options["threshold"] else array.ravel()[:1000])
+        ),
+        default=0,
+    )
     width = width if array.ndim else 0
     return {"float": lambda v: plain(v).rjust(width)}

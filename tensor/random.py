@@ -23,14 +23,24 @@ def _float(dtype: Any) -> Any:
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Any:
     """Uniform numbers in [0, 1)."""
     return finish(_of(generator).uniform(size_of("rand", size), dtype=_float(dtype)), requires_grad, device)
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Any:
     """Normal numbers of mean 0 and variance 1."""
     return finish(_of(generator).normal(size_of("randn", size), dtype=_float(dtype)), requires_grad, device)
@@ -50,10 +60,14 @@ def randint(
     if size is None:
         low, high, size = 0, low, high
     n = I64 if dtype is None else to_numpy(dtype)
-    return finish(_of(generator).randint(low, high, size_of("randint", (size,)), dtype=n), requires_grad, device)
+    return finish(
+        _of(generator).randint(low, high, size_of("randint", (size,)), dtype=n), requires_grad, device
+    )
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, **_: Any) -> Any:
+def randperm(
+    n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, **_: Any
+) -> Any:
     """A random order of 0 ... n-1."""
     return finish(_of(generator).randperm(n, dtype=I64 if dtype is None else to_numpy(dtype)), False, device)
 
@@ -71,7 +85,9 @@ def randint_like(input: Any, low: int, high: Any = None, *, dtype: Any = None, *
     return randint(low, high, input.array.shape, dtype=dtype or input.dtype)
 
 
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None) -> Any:
+def normal(
+    mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None
+) -> Any:
     """Normal numbers with the given mean and standard deviation, each a number or a tensor."""
     if size is not None:
         return wrap(_of(generator).normal(size_of("normal", (size,)), mean, std, dtype=_float(dtype)))
@@ -132,35 +148,49 @@ class fork_rng:
 # ---- in place, as methods of Tensor
 
 
-def uniform_(self: Any, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None, **kw: Any) -> Any:
+def uniform_(
+    self: Any, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None, **kw: Any
+) -> Any:
     """Overwrites with uniform numbers in [from, to)."""
     low = kw.get("from", from_)
-    return self.set_content("uniform_", _of(generator).uniform(self.array.shape, low, to, dtype=self.array.dtype))
+    return self.set_content(
+        "uniform_", _of(generator).uniform(self.array.shape, low, to, dtype=self.array.dtype)
+    )
 
 
 def normal_(self: Any, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with normal numbers."""
-    return self.set_content("normal_", _of(generator).normal(self.array.shape, mean, std, dtype=self.array.dtype))
+    return self.set_content(
+        "normal_", _of(generator).normal(self.array.shape, mean, std, dtype=self.array.dtype)
+    )
 
 
 def log_normal_(self: Any, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with exponentials of normal numbers."""
-    return self.set_content("log_normal_", _of(generator).log_normal(self.array.shape, mean, std, dtype=self.array.dtype))
+    return self.set_content(
+        "log_normal_", _of(generator).log_normal(self.array.shape, mean, std, dtype=self.array.dtype)
+    )
 
 
 def exponential_(self: Any, lambd: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with exponential numbers of rate `lambd`."""
-    return self.set_content("exponential_", _of(generator).exponential(self.array.shape, lambd, dtype=self.array.dtype))
+    return self.set_content(
+        "exponential_", _of(generator).exponential(self.array.shape, lambd, dtype=self.array.dtype)
+    )
 
 
 def cauchy_(self: Any, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with Cauchy numbers."""
-    return self.set_content("cauchy_", _of(generator).cauchy(self.array.shape, median, sigma, dtype=self.array.dtype))
+    return self.set_content(
+        "cauchy_", _of(generator).cauchy(self.array.shape, median, sigma, dtype=self.array.dtype)
+    )
 
 
 def geometric_(self: Any, p: float, *, generator: Generator | None = None) -> Any:
     """Overwrites with numbers of trials up to the first success."""
-    return self.set_content("geometric_", _of(generator).geometric(self.array.shape, p, dtype=self.array.dtype))
+    return self.set_content(
+        "geometric_", _of(generator).geometric(self.array.shape, p, dtype=self.array.dtype)
+    )
 
 
 def bernoulli_(self: Any, p: Any = 0.5, *, generator: Generator | None = None) -> Any:
@@ -172,12 +202,15 @@ def bernoulli_(self: Any, p: Any = 0.5, *, generator: Generator | None = None) -
     return self.set_content("bernoulli_", drawn)
 
 
-def random_(self: Any, from_: Any = None, to: Any = None, *, generator: Generator | None = None, **kw: Any) -> Any:
+def random_(
+    self: Any, from_: Any = None, to: Any = None, *, generator: Generator | None = None, **kw: Any
+) -> Any:
     """Overwrites with integers: in [from, to), in [0, to), or over the whole range of the dtype."""
     low = kw.get("from", from_)
     if low is None and to is None:
         return self.set_content("random_", _of(generator).random(self.array.shape, dtype=self.array.dtype))
     if to is None:
         low, to = 0, low
-    return self.set_content("random_", _of(generator).randint(low or 0, to, self.array.shape, dtype=self.array.dtype))
-
+    return self.set_content(
+        "random_", _of(generator).randint(low or 0, to, self.array.shape, dtype=self.array.dtype)
+    )

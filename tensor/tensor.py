@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import backward as _backward
-from ..autograd import backward_scalar
-from ..autograd import engine
+from ..autograd import backward_scalar, engine
 from ..autograd.engine import LEAF, OUTPUT, Variable, array_namespace, edge_of, refresh, wrap
 from ..autograd.inplace import apply_inplace, assign, check_writable, write, written
 from ..autograd.op import tensor_ops
@@ -345,7 +344,9 @@ class Tensor(Variable):
     def item(self) -> Any:
         """The one element as a Python number."""
         if self.array.size != 1:
-            raise RuntimeError(f"[item] the tensor must have one element, came {self.array.size} in {list(self.shape)}")
+            raise RuntimeError(
+                f"[item] the tensor must have one element, came {self.array.size} in {list(self.shape)}"
+            )
         return self.array.item() if self.array.dtype.kind != "V" else float(self.array.reshape(()))
 
     def tolist(self) -> Any:
@@ -413,7 +414,13 @@ class Tensor(Variable):
         return text(self)
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if self.ndim == 0 and spec else repr(self) if not spec else format(self.item(), spec)
+        return (
+            format(self.item(), spec)
+            if self.ndim == 0 and spec
+            else repr(self)
+            if not spec
+            else format(self.item(), spec)
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if self._node is not None:
@@ -501,22 +508,32 @@ class Tensor(Variable):
         """The elements in row-major order; the tensor itself where they are already."""
         return self if self.array.flags.c_contiguous else _s.contiguous(self)
 
-    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_tensor(
+        self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         return creation.tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-    def new_empty(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_empty(
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         return creation.empty(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-    def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_zeros(
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         return creation.zeros(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
-    def new_ones(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False) -> Tensor:
+    def new_ones(
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+    ) -> Tensor:
         return creation.ones(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
 
     def new_full(
         self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
-        return creation.full(size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.full(
+            size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad
+        )
 
     # ---- operators
 
@@ -578,19 +595,50 @@ class Tensor(Variable):
     asin, acos, atan, arcsin, arccos, arctan = f.asin, f.acos, f.atan, f.asin, f.acos, f.atan
     floor, ceil, trunc, round, sigmoid, erf = f.floor, f.ceil, f.trunc, f.round, f.sigmoid, f.erf
     isnan, isinf, isfinite = f.isnan, f.isinf, f.isfinite
-    logical_and, logical_or, logical_xor, logical_not = f.logical_and, f.logical_or, f.logical_xor, f.logical_not
-    bitwise_and, bitwise_or, bitwise_xor, bitwise_not = f.bitwise_and, f.bitwise_or, f.bitwise_xor, f.bitwise_not
+    logical_and, logical_or, logical_xor, logical_not = (
+        f.logical_and,
+        f.logical_or,
+        f.logical_xor,
+        f.logical_not,
+    )
+    bitwise_and, bitwise_or, bitwise_xor, bitwise_not = (
+        f.bitwise_and,
+        f.bitwise_or,
+        f.bitwise_xor,
+        f.bitwise_not,
+    )
     eq, ne, lt, le, gt, ge = f.eq, f.ne, f.lt, f.le, f.gt, f.ge
     not_equal, less, less_equal, greater, greater_equal = f.ne, f.lt, f.le, f.gt, f.ge
-    clamp, clip, masked_fill, lerp, addcmul, addcdiv = f.clamp, f.clamp, f.masked_fill, f.lerp, f.addcmul, f.addcdiv
+    clamp, clip, masked_fill, lerp, addcmul, addcdiv = (
+        f.clamp,
+        f.clamp,
+        f.masked_fill,
+        f.lerp,
+        f.addcmul,
+        f.addcdiv,
+    )
     relu, softmax, log_softmax = f.relu, f.softmax, f.log_softmax
     sum, mean, prod, var, std, amax, amin = f.sum, f.mean, f.prod, f.var, f.std, f.amax, f.amin
     argmax, argmin, max, min, all, any = f.argmax, f.argmin, f.max, f.min, f.all, f.any
     logsumexp, cumsum, cumprod, norm = f.logsumexp, f.cumsum, f.cumprod, f.norm
     reshape, transpose, swapaxes, swapdims = f.reshape, f.transpose, f.transpose, f.transpose
-    t, permute, unsqueeze, squeeze, flatten, unflatten = f.t, f.permute, f.unsqueeze, f.squeeze, f.flatten, f.unflatten
+    t, permute, unsqueeze, squeeze, flatten, unflatten = (
+        f.t,
+        f.permute,
+        f.unsqueeze,
+        f.squeeze,
+        f.flatten,
+        f.unflatten,
+    )
     narrow, select, split, chunk, unbind = f.narrow, f.select, f.split, f.chunk, f.unbind
-    flip, roll, tril, triu, diagonal, broadcast_to = f.flip, f.roll, f.tril, f.triu, f.diagonal, f.broadcast_to
+    flip, roll, tril, triu, diagonal, broadcast_to = (
+        f.flip,
+        f.roll,
+        f.tril,
+        f.triu,
+        f.diagonal,
+        f.broadcast_to,
+    )
     gather, index_select, masked_select, nonzero = f.gather, f.index_select, f.masked_select, f.nonzero
     matmul, mm, bmm, mv, dot, outer, addmm = f.matmul, f.mm, f.bmm, f.mv, f.dot, f.outer, f.addmm
     equal, isclose, allclose = f.equal, f.isclose, f.allclose
@@ -635,8 +683,15 @@ class Tensor(Variable):
     bernoulli, multinomial = _random.bernoulli, _random.multinomial
 
     add_, sub_ = _inplace_scaled(_p.add), _inplace_scaled(_p.sub)
-    mul_, div_, pow_, remainder_ = _inplace(_p.mul), _inplace(_p.div), _inplace(_p.pow), _inplace(_p.remainder)
-    neg_, abs_, exp_, log_, sqrt_, rsqrt_ = (_inplace(op) for op in (_p.neg, _p.abs, _p.exp, _p.log, _p.sqrt, _p.rsqrt))
+    mul_, div_, pow_, remainder_ = (
+        _inplace(_p.mul),
+        _inplace(_p.div),
+        _inplace(_p.pow),
+        _inplace(_p.remainder),
+    )
+    neg_, abs_, exp_, log_, sqrt_, rsqrt_ = (
+        _inplace(op) for op in (_p.neg, _p.abs, _p.exp, _p.log, _p.sqrt, _p.rsqrt)
+    )
     floor_, ceil_, round_, tanh_, sigmoid_ = (
         _inplace(op) for op in (_p.floor, _p.ceil, _p.round, _p.tanh, _p.sigmoid)
     )
@@ -665,7 +720,9 @@ class Tensor(Variable):
 
     def fill_(self, value: Any) -> Tensor:
         """Overwrites all elements with one value."""
-        return apply_inplace(_p.copy, self, value if isinstance(value, Variable) else np.asarray(value, self.array.dtype))
+        return apply_inplace(
+            _p.copy, self, value if isinstance(value, Variable) else np.asarray(value, self.array.dtype)
+        )
 
     def zero_(self) -> Tensor:
         """Overwrites all elements with zero."""
@@ -755,7 +812,11 @@ class GradFn:
 
 
 def _compare(op: Any, a: Any, b: Any) -> Any:
-    if isinstance(b, Variable | bool | int | float | complex) or type(b) in array_namespace or isinstance(b, np.generic):
+    if (
+        isinstance(b, Variable | bool | int | float | complex)
+        or type(b) in array_namespace
+        or isinstance(b, np.generic)
+    ):
         return op(a, b)
     return NotImplemented
 
@@ -775,7 +836,17 @@ def _rebuild(cls: Any, array: Any, requires_grad: bool) -> Any:
     return t
 
 
-ENGINE_STATE = {"array", "_version", "_needs", "_node", "_grad", "_base", "_replay", "_view_version", "_hooks"} | {
+ENGINE_STATE = {
+    "array",
+    "_version",
+    "_needs",
+    "_node",
+    "_grad",
+    "_base",
+    "_replay",
+    "_view_version",
+    "_hooks",
+} | {
     "_whole_hooks",
     "_grad_home",
     "_retains",

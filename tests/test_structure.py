@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ["launch", "autograd", "tensor", "nn", "optim", "data", "jit", "export", "distributed", "lightning", "ringgrad"]
+ORDER = [
+    "launch",
+    "autograd",
+    "tensor",
+    "nn",
+    "optim",
+    "data",
+    "jit",
+    "export",
+    "distributed",
+    "lightning",
+    "ringgrad",
+]
 FOLDERS = [name for name in ORDER if (ROOT / name).is_dir() and name != "ringgrad"]
 
 
@@ -27,7 +39,11 @@ def imported_folders(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ringgrad"):
             found.add((node.module.split(".") + ["ringgrad"])[1])
         elif isinstance(node, ast.Import):
-            found.update((a.name.split(".") + ["ringgrad"])[1] for a in node.names if a.name.split(".")[0] == "ringgrad")
+            found.update(
+                (a.name.split(".") + ["ringgrad"])[1]
+                for a in node.names
+                if a.name.split(".")[0] == "ringgrad"
+            )
     return found
 
 
@@ -51,7 +67,18 @@ def run(code: str) -> str:
 
 def test_importing_the_package_loads_numpy_alone() -> None:
     loaded = run("import sys, ringgrad; print(*sorted({m.split('.')[0] for m in sys.modules}))").split()
-    heavy = {"zmq", "msgpack", "rich", "mpi4py", "ml_dtypes", "safetensors", "matplotlib", "torch", "cupy", "asyncio"}
+    heavy = {
+        "zmq",
+        "msgpack",
+        "rich",
+        "mpi4py",
+        "ml_dtypes",
+        "safetensors",
+        "matplotlib",
+        "torch",
+        "cupy",
+        "asyncio",
+    }
     assert not heavy & set(loaded)
     parts = run("import sys, ringgrad; print(*[m for m in sys.modules if m.startswith('ringgrad.')])").split()
     late = [p for p in parts if p.split(".")[1] in ("nn", "optim", "data", "distributed", "launch")]
@@ -67,7 +94,9 @@ def test_the_launcher_imports_no_numpy() -> None:
 
 
 def test_no_pickle_on_the_wire_or_on_disk() -> None:
-    pattern = re.compile(r"^\s*(import|from) (pickle|cloudpickle|dill|marshal|shelve)\b|recv_pyobj|allow_pickle=True", re.M)
+    pattern = re.compile(
+        r"^\s*(import|from) (pickle|cloudpickle|dill|marshal|shelve)\b|recv_pyobj|allow_pickle=True", re.M
+    )
     for folder in ("launch", "distributed"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not pattern.search(path.read_text()), f"{path} uses pickle"

@@ -68,7 +68,6 @@ def _sequence_index(items: Any) -> Any:
     return array.astype(I64) if not array.size else array
 
 
-
 def _adjoint(xp: Any, g: Any, *, shape: tuple[int, ...], index: Any, basic: bool) -> Any:
     out = xp.zeros(shape, g.dtype)
     if basic:
@@ -163,7 +162,9 @@ def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
     i = _index_of("gather", index)
     d = axis_of("gather", dim, x.ndim)
     if i.ndim != x.ndim and x.ndim and i.ndim:
-        raise RuntimeError(f"[gather] input and index must have equally many dimensions, came {x.ndim} and {i.ndim}")
+        raise RuntimeError(
+            f"[gather] input and index must have equally many dimensions, came {x.ndim} and {i.ndim}"
+        )
     for k in range(x.ndim):
         if k != d and i.ndim and i.shape[k] > x.shape[k]:
             raise RuntimeError(
@@ -176,13 +177,19 @@ def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
 
 def along(xp: Any, index: Any, dim: int) -> tuple[Any, ...]:
     """The full index of take_along_axis, for an index smaller than the array too."""
-    grid = [xp.arange(n).reshape((1,) * k + (n,) + (1,) * (index.ndim - k - 1)) for k, n in enumerate(index.shape)]
+    grid = [
+        xp.arange(n).reshape((1,) * k + (n,) + (1,) * (index.ndim - k - 1)) for k, n in enumerate(index.shape)
+    ]
     grid[dim] = index
     return tuple(grid)
 
 
 def _gather(xp: Any, x: Any, *, dim: int, index: Any) -> Any:
-    return x[along(xp, index, dim)] if x.ndim and index.ndim else x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
+    return (
+        x[along(xp, index, dim)]
+        if x.ndim and index.ndim
+        else x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
+    )
 
 
 def _scatter_into_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
@@ -220,12 +227,18 @@ def _index_select_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
 
 def _index_add_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
     out = xp.zeros(shape, x.dtype)
-    xp.add.at(xp.moveaxis(out, dim, 0) if out.ndim else out.reshape(1), index, xp.moveaxis(x, dim, 0) if x.ndim else x)
+    xp.add.at(
+        xp.moveaxis(out, dim, 0) if out.ndim else out.reshape(1),
+        index,
+        xp.moveaxis(x, dim, 0) if x.ndim else x,
+    )
     return out
 
 
 index_add_zeros = Op(
-    "index_add_zeros", _index_add_zeros, [lambda ops, g, dim, index: ops.index_select(g, dim=dim, index=index)]
+    "index_add_zeros",
+    _index_add_zeros,
+    [lambda ops, g, dim, index: ops.index_select(g, dim=dim, index=index)],
 )
 index_select = Op(
     "index_select",

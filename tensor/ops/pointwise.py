@@ -115,7 +115,9 @@ log10 = unary("log10", lambda xp, x: xp.log10(x), lambda g, x: g / (x * math.log
 log1p = unary("log1p", lambda xp, x: xp.log1p(x), lambda g, x: g / (x + 1), floating=True)
 sqrt = unary("sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, onnx="Sqrt")
 rsqrt = unary("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda g, y: g * y * y * y * -0.5, floating=True)
-reciprocal = unary("reciprocal", lambda xp, x: 1 / x, lambda g, y: -g * y * y, floating=True, onnx="Reciprocal")
+reciprocal = unary(
+    "reciprocal", lambda xp, x: 1 / x, lambda g, y: -g * y * y, floating=True, onnx="Reciprocal"
+)
 sin = unary("sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, onnx="Sin")
 cos = unary("cos", lambda xp, x: xp.cos(x), lambda ops, g, x: -g * ops.sin(x), floating=True, onnx="Cos")
 tan = unary("tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, onnx="Tan")
@@ -123,14 +125,22 @@ asin = unary(
     "asin", lambda xp, x: xp.arcsin(x), lambda ops, g, x: g * ops.rsqrt(1 - x * x), floating=True, onnx="Asin"
 )
 acos = unary(
-    "acos", lambda xp, x: xp.arccos(x), lambda ops, g, x: -g * ops.rsqrt(1 - x * x), floating=True, onnx="Acos"
+    "acos",
+    lambda xp, x: xp.arccos(x),
+    lambda ops, g, x: -g * ops.rsqrt(1 - x * x),
+    floating=True,
+    onnx="Acos",
 )
 atan = unary("atan", lambda xp, x: xp.arctan(x), lambda g, x: g / (x * x + 1), floating=True, onnx="Atan")
 sinh = unary("sinh", lambda xp, x: xp.sinh(x), lambda ops, g, x: g * ops.cosh(x), floating=True, onnx="Sinh")
 cosh = unary("cosh", lambda xp, x: xp.cosh(x), lambda ops, g, x: g * ops.sinh(x), floating=True, onnx="Cosh")
 tanh = unary("tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, onnx="Tanh")
-floor = unary("floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0, onnx="Floor")
-ceil = unary("ceil", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.ceil(x), lambda g: g * 0, onnx="Ceil")
+floor = unary(
+    "floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0, onnx="Floor"
+)
+ceil = unary(
+    "ceil", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.ceil(x), lambda g: g * 0, onnx="Ceil"
+)
 trunc = unary("trunc", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.trunc(x), lambda g: g * 0)
 
 
@@ -141,7 +151,13 @@ def _round(xp: Any, x: Any, *, decimals: int = 0) -> Any:
 round = Op("round", _round, [lambda g: g * 0], onnx="Round")
 
 
-sigmoid = unary("sigmoid", lambda xp, x: 1 / (1 + xp.exp(-x)), lambda g, y: g * (y * (1 - y)), floating=True, onnx="Sigmoid")
+sigmoid = unary(
+    "sigmoid",
+    lambda xp, x: 1 / (1 + xp.exp(-x)),
+    lambda g, y: g * (y * (1 - y)),
+    floating=True,
+    onnx="Sigmoid",
+)
 
 
 def _erf(xp: Any, x: Any) -> Any:
@@ -208,7 +224,9 @@ def _cody_erf(xp: Any, x: Any) -> Any:
     inner = x * _ratio(xp, _C1, _D1, xp.minimum(ax, 0.5) ** 2)
     middle = 1 - xp.exp(-ax * ax) * _ratio(xp, _C2, _D2, xp.clip(ax, 0.46875, 4.0))
     z = 1 / xp.maximum(ax, 4.0) ** 2
-    outer = 1 - xp.exp(-ax * ax) * (1 / math.sqrt(math.pi) - z * _ratio(xp, _C3, _D3, z)) / xp.maximum(ax, 4.0)
+    outer = 1 - xp.exp(-ax * ax) * (1 / math.sqrt(math.pi) - z * _ratio(xp, _C3, _D3, z)) / xp.maximum(
+        ax, 4.0
+    )
     y = xp.copysign(xp.where(ax > 4.0, outer, middle), x)
     return xp.where(xp.isnan(x), x, xp.where(ax <= 0.46875, inner, y))
 
@@ -327,7 +345,9 @@ def _masked_fill_prepare(x: Any, mask: Any, value: Any) -> tuple[Any, dict[str, 
         raise RuntimeError(f"[masked_fill] the mask must be a bool tensor, came {m.dtype.name}")
     if isinstance(value, Variable):
         if value.array.ndim:
-            raise RuntimeError(f"[masked_fill] the value must be a number or 0-d, came shape {list(value.shape)}")
+            raise RuntimeError(
+                f"[masked_fill] the value must be a number or 0-d, came shape {list(value.shape)}"
+            )
         return (x, mask, cast(value, dtype=x.array.dtype)), {}
     dtype = x.array.dtype if isinstance(x, Variable) else x.dtype
     return (x, mask, np.asarray(value, dtype)), {}

@@ -30,7 +30,9 @@ def _restore(ops: Any, g: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
     return g.reshape(tuple(shape))
 
 
-def _sum_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+def _sum_prepare(
+    x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> tuple[Any, dict[str, Any]]:
     if isinstance(x, Variable):
         if dtype is not None:
             x = cast(x, dtype=dtype)
@@ -55,12 +57,16 @@ def _size(shape: tuple[int, ...], dim: tuple[int, ...]) -> int:
     return n
 
 
-def _mean_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+def _mean_prepare(
+    x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> tuple[Any, dict[str, Any]]:
     if isinstance(x, Variable):
         if dtype is not None:
             x = cast(x, dtype=dtype)
         if category(x.array.dtype) < 2:
-            raise RuntimeError(f"[mean] the dtype must be floating or complex, came {x.array.dtype.name}: use .float()")
+            raise RuntimeError(
+                f"[mean] the dtype must be floating or complex, came {x.array.dtype.name}: use .float()"
+            )
     return (x,), {"dim": _dims("mean", x, dim), "keepdim": keepdim}
 
 
@@ -115,7 +121,9 @@ def _extreme_prepare(name: str) -> Any:
         dims = _dims(name, x, dim)
         for d in dims:
             if x.ndim and x.shape[d] == 0:
-                raise RuntimeError(f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}")
+                raise RuntimeError(
+                    f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}"
+                )
         return (x,), {"dim": dims, "keepdim": keepdim}
 
     return prepare
@@ -168,11 +176,21 @@ def _bool_prepare(name: str) -> Any:
     return prepare
 
 
-all = Op("all", lambda xp, x, *, dim, keepdim: x.astype(bool).all(axis=dim, keepdims=keepdim), prepare=_bool_prepare("all"))
-any = Op("any", lambda xp, x, *, dim, keepdim: x.astype(bool).any(axis=dim, keepdims=keepdim), prepare=_bool_prepare("any"))
+all = Op(
+    "all",
+    lambda xp, x, *, dim, keepdim: x.astype(bool).all(axis=dim, keepdims=keepdim),
+    prepare=_bool_prepare("all"),
+)
+any = Op(
+    "any",
+    lambda xp, x, *, dim, keepdim: x.astype(bool).any(axis=dim, keepdims=keepdim),
+    prepare=_bool_prepare("any"),
+)
 
 
-def _prod_prepare(x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> tuple[Any, dict[str, Any]]:
+def _prod_prepare(
+    x: Any, *, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> tuple[Any, dict[str, Any]]:
     if isinstance(x, Variable):
         if dtype is not None:
             x = cast(x, dtype=dtype)
@@ -191,7 +209,9 @@ def _prod_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) ->
     flat = ops.permute(x, dims=order).reshape((*[x.shape[d] for d in front], -1))
     one = ops.expand(ops.cast(flat[..., :1] == flat[..., :1], dtype=g.dtype), shape=(*flat.shape[:-1], 1))
     left = ops.cumprod(ops.cat(one, flat[..., :-1], dim=-1), dim=-1)
-    right = ops.flip(ops.cumprod(ops.cat(one, ops.flip(flat, dims=(-1,))[..., :-1], dim=-1), dim=-1), dims=(-1,))
+    right = ops.flip(
+        ops.cumprod(ops.cat(one, ops.flip(flat, dims=(-1,))[..., :-1], dim=-1), dim=-1), dims=(-1,)
+    )
     others = (left * right).reshape(tuple(x.shape[d] for d in order))
     back = tuple(int(i) for i in np.argsort(order))
     return g * ops.permute(others, dims=back)
@@ -239,7 +259,9 @@ def _std_prepare(
     return (x,), {"dim": _dims("std", x, dim), "correction": correction, "keepdim": keepdim}
 
 
-def _std_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+def _std_rule(
+    ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], correction: float, keepdim: bool
+) -> Any:
     y = _restore(ops, y, dim, keepdim)
     gv = _restore(ops, g, dim, keepdim) / (y * 2)
     safe = ops.where(y == 0, y * 0, gv)
@@ -248,7 +270,9 @@ def _std_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], correction
 
 std = Op(
     "std",
-    lambda xp, x, *, dim, correction, keepdim: xp.sqrt(_var(xp, x, dim=dim, correction=correction, keepdim=keepdim)),
+    lambda xp, x, *, dim, correction, keepdim: xp.sqrt(
+        _var(xp, x, dim=dim, correction=correction, keepdim=keepdim)
+    ),
     [_std_rule],
     prepare=_std_prepare,
 )
@@ -265,8 +289,9 @@ logsumexp = Op(
     "logsumexp",
     _logsumexp,
     [
-        lambda ops, g, x, y, dim, keepdim: _restore(ops, g, dim, keepdim)
-        * ops.exp(x - _restore(ops, y, dim, keepdim))
+        lambda ops, g, x, y, dim, keepdim: (
+            _restore(ops, g, dim, keepdim) * ops.exp(x - _restore(ops, y, dim, keepdim))
+        )
     ],
     prepare=lambda x, *, dim, keepdim=False: ((x,), {"dim": _dims("logsumexp", x, dim), "keepdim": keepdim}),
     onnx="ReduceLogSumExp",
@@ -288,7 +313,11 @@ def _scan_prepare(name: str) -> Any:
 cumsum = Op(
     "cumsum",
     lambda xp, x, *, dim: xp.cumsum(x, axis=dim if x.ndim else None).reshape(x.shape),
-    [lambda ops, g, dim: ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g],
+    [
+        lambda ops, g, dim: (
+            ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g
+        )
+    ],
     prepare=_scan_prepare("cumsum"),
     onnx="CumSum",
 )
@@ -302,7 +331,9 @@ def _cumprod_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
     if not (plain == 0).any():
         return ops.flip(ops.cumsum(ops.flip(g * y, dims=(dim,)), dim=dim), dims=(dim,)) / x
     parts = []
-    one = ops.cast(ops.narrow(x, dim=dim, start=0, length=1) == ops.narrow(x, dim=dim, start=0, length=1), dtype=g.dtype)
+    one = ops.cast(
+        ops.narrow(x, dim=dim, start=0, length=1) == ops.narrow(x, dim=dim, start=0, length=1), dtype=g.dtype
+    )
     n = x.shape[dim]
     for i in range(n):
         before = ops.narrow(y, dim=dim, start=i - 1, length=1) if i else one
@@ -318,7 +349,6 @@ cumprod = Op(
     [_cumprod_rule],
     prepare=_scan_prepare("cumprod"),
 )
-
 
 
 def _norm2_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdim: bool) -> Any:

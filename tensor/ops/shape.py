@@ -77,7 +77,9 @@ view = Op(
 def _permute_prepare(x: Any, *, dims: Any) -> Prepared:
     axes = axes_of("permute", tuple(dims), x.ndim)
     if len(axes) != x.ndim:
-        raise RuntimeError(f"[permute] every dimension of {list(x.shape)} must be named once, came {list(dims)}")
+        raise RuntimeError(
+            f"[permute] every dimension of {list(x.shape)} must be named once, came {list(dims)}"
+        )
     return (x,), {"dims": axes}
 
 
@@ -118,16 +120,22 @@ def _expand_prepare(x: Any, *, shape: Any) -> Prepared:
     shape = tuple(int(n) for n in shape)
     lead = len(shape) - x.ndim
     if lead < 0:
-        raise RuntimeError(f"[expand] must name at least {x.ndim} sizes, came {list(shape)} for {list(x.shape)}")
+        raise RuntimeError(
+            f"[expand] must name at least {x.ndim} sizes, came {list(shape)} for {list(x.shape)}"
+        )
     full = []
     for i, n in enumerate(shape):
         have = x.shape[i - lead] if i >= lead else None
         if n == -1:
             if have is None:
-                raise RuntimeError(f"[expand] -1 is not allowed in a new, leading dimension, came {list(shape)}")
+                raise RuntimeError(
+                    f"[expand] -1 is not allowed in a new, leading dimension, came {list(shape)}"
+                )
             n = have
         elif have is not None and have not in (1, n):
-            raise RuntimeError(f"[expand] sizes must be equal or grow from 1, came {list(x.shape)} to {list(shape)}")
+            raise RuntimeError(
+                f"[expand] sizes must be equal or grow from 1, came {list(x.shape)} to {list(shape)}"
+            )
         full.append(n)
     return (x,), {"shape": tuple(full)}
 
@@ -163,14 +171,20 @@ def _sum_to_shape(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     if x.shape == shape:
         return x
     lead = x.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
+    axes = tuple(range(lead)) + tuple(
+        i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1
+    )
     return x.sum(axis=axes, keepdims=True).reshape(shape) if axes else x.reshape(shape)
 
 
 sum_to_shape = Op(
     "sum_to_shape",
     _sum_to_shape,
-    [lambda ops, g, x_shape: ops.expand(g, shape=x_shape) if g.ndim == len(x_shape) else _spread(ops, g, x_shape)],
+    [
+        lambda ops, g, x_shape: (
+            ops.expand(g, shape=x_shape) if g.ndim == len(x_shape) else _spread(ops, g, x_shape)
+        )
+    ],
 )
 
 
@@ -215,7 +229,9 @@ def _narrow_prepare(x: Any, *, dim: int, start: int, length: int) -> Prepared:
     if start < 0:
         start += n
     if not (0 <= start <= n and length >= 0 and start + length <= n):
-        raise RuntimeError(f"[narrow] start and length must lie in [0, {n}], came start={start}, length={length}")
+        raise RuntimeError(
+            f"[narrow] start and length must lie in [0, {n}], came start={start}, length={length}"
+        )
     return (x,), {"dim": d, "start": int(start), "length": int(length)}
 
 
@@ -271,7 +287,9 @@ def _split(xp: Any, x: Any, *, sizes: tuple[int, ...], dim: int) -> list[Any]:
     return parts
 
 
-def _split_backward(ops: Any, g: Any, needs: Any, x_shape: Any, x_dtype: Any, sizes: Any, dim: int) -> list[Any]:
+def _split_backward(
+    ops: Any, g: Any, needs: Any, x_shape: Any, x_dtype: Any, sizes: Any, dim: int
+) -> list[Any]:
     like = next(part for part in g if part is not None)
     parts = []
     for part, n in zip(g, sizes):
@@ -283,7 +301,14 @@ def _split_backward(ops: Any, g: Any, needs: Any, x_shape: Any, x_dtype: Any, si
 
 
 split = Op(
-    "split", _split, _split_backward, outputs=0, view=True, half="native", prepare=_split_prepare, onnx="Split"
+    "split",
+    _split,
+    _split_backward,
+    outputs=0,
+    view=True,
+    half="native",
+    prepare=_split_prepare,
+    onnx="Split",
 )
 
 
@@ -318,7 +343,9 @@ def _cat_prepare(*parts: Any, dim: int = 0) -> Prepared:
     for p in parts:
         if not isinstance(p, Variable):
             raise TypeError(f"[cat] all parts must be Tensors, came {type(p).__name__}")
-    full = [p for p in parts if p.array.shape != (0,)] or list(parts[:1])  # PyTorch lets shape [0] join anything
+    full = [p for p in parts if p.array.shape != (0,)] or list(
+        parts[:1]
+    )  # PyTorch lets shape [0] join anything
     ndim = full[0].ndim
     if not ndim:
         raise RuntimeError("[cat] tensors must have at least one dimension, came a 0-d one: use stack")
@@ -389,7 +416,7 @@ flip = Op(
 
 def _roll_prepare(x: Any, *, shifts: Any, dims: Any = None) -> Prepared:
     if dims is None:
-        return (x,), {"shifts": shifts if isinstance(shifts, int) else tuple(shifts)[0], "dims": None}
+        return (x,), {"shifts": shifts if isinstance(shifts, int) else next(iter(shifts)), "dims": None}
     shifts = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     dims = (dims,) if isinstance(dims, int) else tuple(dims)
     if len(shifts) != len(dims):
@@ -413,7 +440,9 @@ roll = Op(
 def _diagonal_prepare(x: Any, *, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Prepared:
     a, b = axis_of("diagonal", dim1, x.ndim), axis_of("diagonal", dim2, x.ndim)
     if a == b or x.ndim < 2:
-        raise RuntimeError(f"[diagonal] needs two distinct dimensions, came dim1={dim1}, dim2={dim2} of {list(x.shape)}")
+        raise RuntimeError(
+            f"[diagonal] needs two distinct dimensions, came dim1={dim1}, dim2={dim2} of {list(x.shape)}"
+        )
     return (x,), {"offset": offset, "dim1": a, "dim2": b}
 
 
@@ -454,7 +483,9 @@ diagonal = Op(
 def _tri_prepare(name: str) -> Any:
     def prepare(x: Any, *, diagonal: int = 0) -> Prepared:
         if x.ndim < 2:
-            raise RuntimeError(f"[{name}] the tensor must have at least 2 dimensions, came shape {list(x.shape)}")
+            raise RuntimeError(
+                f"[{name}] the tensor must have at least 2 dimensions, came shape {list(x.shape)}"
+            )
         return (x,), {"diagonal": diagonal}
 
     return prepare
@@ -477,6 +508,11 @@ triu = Op(
     onnx="Trilu",
 )
 contiguous = Op(
-    "contiguous", lambda xp, x: xp.ascontiguousarray(x), [lambda g: g], half="native", view=None, onnx="Identity"
+    "contiguous",
+    lambda xp, x: xp.ascontiguousarray(x),
+    [lambda g: g],
+    half="native",
+    view=None,
+    onnx="Identity",
 )
 alias = Op("alias", lambda xp, x: x.view(), [lambda g: g], half="native", view=True, onnx="Identity")

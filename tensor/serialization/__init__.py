@@ -44,8 +44,8 @@ def save(obj: Any, f: Any) -> None:
 
 def save_torch(obj: Any, f: Any) -> None:
     """Save in PyTorch's zip format, whatever the path is called. Errors as in `save`."""
-    from .tree import Encoder
     from .torchwriter import write_zip
+    from .tree import Encoder
 
     encoder = Encoder()
     tree = encoder.encode(obj)
@@ -117,7 +117,7 @@ def _read(source: Source) -> Any:
 
     if head.startswith(b"PK\3\4"):
         return read_zip(source)
-    if head.startswith(LEGACY_START):
+    if head[:1] == b"\x80" and LEGACY_START in head[:32]:
         return read_legacy(source)
     if head[8:9] != b"{":
         raise source.error(describe(head))

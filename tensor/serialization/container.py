@@ -86,12 +86,8 @@ def _pairs(block: np.ndarray) -> np.ndarray:
     """Complex numbers as a last axis of (real, imag): older safetensors readers have no complex dtype."""
     if block.dtype.kind != "c":
         return block
-    return (
-        stored(block)
-        .reshape(block.shape)
-        .view(REAL[block.dtype.newbyteorder("=").name])
-        .reshape(*block.shape, 2)
-    )
+    real = REAL[block.dtype.newbyteorder("=").name]
+    return stored(block).reshape(-1).view(real).reshape(*block.shape, 2)
 
 
 def _describe(leaf: Leaf, view: View, name: str, block: np.ndarray) -> dict[str, Any]:

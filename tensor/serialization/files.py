@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
@@ -88,32 +88,37 @@ class Checksums:
     GIL)."""
 
     def __init__(self) -> None:
-        from concurrent.futures import Future, ThreadPoolExecutor
+        self.pool: Any = None
+        self.checks: list[Any] = []
 
-        self.pool = ThreadPoolExecutor(1)
-        self.checks: list[Future[None]] = []
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        if self.pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self.pool = ThreadPoolExecutor(1)
+        return self.pool.submit(function, *arguments)
 
     def __enter__(self) -> Checksums:
         return self
 
     def __exit__(self, kind: object, *exc: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=kind is not None)
-        if not kind:
-            for check in self.checks:
-                check.result()
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=kind is not None)
+        for check in self.checks if kind is None else ():
+            check.result()
 
     def write(self, file: BinaryIO, data: memoryview) -> int:
         """Write `data` and return its CRC-32."""
         if len(data) < CHUNK:
             write_all(file, data)
             return zlib.crc32(data)
-        checksum = self.pool.submit(zlib.crc32, data)
+        checksum = self.submit(zlib.crc32, data)
         write_all(file, data)
         return checksum.result()
 
     def read(self, source: Source, offset: int, view: memoryview, expected: int | None, what: str) -> None:
-        """Fill `view` from `offset`. A wrong checksum is raised at the end of the `with` block, under the
-        name `what`."""
+        """Fill `view` from `offset`. A wrong checksum is raised under the name `what`: here or, where `view`
+        is large, at the end of the `with` block."""
         found = 0
 
         def add(chunk: memoryview) -> None:
@@ -124,13 +129,19 @@ class Checksums:
             if found != expected:
                 raise source.error(f"is damaged: {what}: checksum {expected:08x} expected, {found:08x} found")
 
+        def run(function: Callable[..., None], *arguments: Any) -> None:
+            if len(view) < CHUNK:
+                function(*arguments)
+            else:
+                self.checks.append(self.submit(function, *arguments))
+
         for start in range(0, len(view), CHUNK):
             chunk = view[start : start + CHUNK]
             source.read_into(offset + start, chunk)
             if expected is not None:
-                self.checks.append(self.pool.submit(add, chunk))
+                run(add, chunk)
         if expected is not None:
-            self.checks.append(self.pool.submit(compare))
+            run(compare)
 
 
 def write_all(file: BinaryIO, data: memoryview | bytes) -> None:

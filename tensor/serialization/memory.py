@@ -1,4 +1,4 @@
-"""Dtypes as files name them, and which arrays share memory: shared memory is stored once."""
+"""Dtypes and devices as files name them, and which arrays share memory: shared memory is stored once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import dtypes
+from ..device import device
 
 NAMES = (
     *("bool", "uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32"),
@@ -20,6 +21,14 @@ def dtype_named(name: str) -> dtypes.dtype:
     if name not in NAMES:
         raise ValueError(f"dtype must be one of {', '.join(NAMES)}, not {name!r}")
     return getattr(dtypes, "bool_" if name == "bool" else name)
+
+
+def device_named(kind: str, index: int | None = None) -> device:
+    """The device that a file names; ValueError for none."""
+    try:
+        return device(str(kind), index)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 class View(NamedTuple):

@@ -22,7 +22,9 @@ from .torchnames import Storage, StorageType, lookup
 
 COMMENT = b"ringgrad structure crc32 "
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number
+LEGACY_START = (
+    b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number, after a byte or two of protocol
+)
 LOCAL_HEADER = 30  # bytes, before name and extra field
 
 
@@ -57,7 +59,11 @@ def read_zip(source: Source) -> Any:
                 raise ValueError(f"storage {key!r} cannot be {dtype} and {cache[key].dtype} at once")
             return cache[key]
 
-        return _load(source, BytesIO(_small(source, records, "data.pkl")), storage)
+        result = _load(source, BytesIO(_small(source, records, "data.pkl")), storage)
+        for name in records:  # version and the like: not needed, yet a sign of damage
+            if name.removeprefix("data/") not in cache:
+                _small(source, records, name)
+    return result
 
 
 def _fill(source: Source, record: Record, storage: Storage, checksums: Checksums | None, what: str) -> None:

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..device import device
 from ..tensor import Size
 from .leaves import from_array, to_array
-from .memory import NAMES, dtype_named, window
+from .memory import NAMES, device_named, dtype_named, window
 from .pickles import Call, plain_key
 
 STORAGES = {
@@ -144,7 +143,7 @@ def _functions() -> dict[str, Call]:
         Call("collections.OrderedDict", _pairs(OrderedDict), _set_metadata),
         Call("collections.Counter", _pairs(Counter)),
         Call("torch.Size", lambda values=(): Size(values)),
-        Call("torch.device", device),
+        Call("torch.device", device_named),
         Call("_codecs.encode", _encode),
         Call("builtins.set", lambda values=(): set(map(plain_key, values))),
         Call("builtins.frozenset", lambda values=(): frozenset(map(plain_key, values))),

@@ -102,7 +102,7 @@ class PickledTree:
     def _device(self, text: str) -> None:
         kind, _, index = text.partition(":")
         parts = [kind, int(index)] if index else [kind]
-        self.call("torch", "device", *(lambda v=v: self.pickle.value(v) for v in parts))  # type: ignore[misc]
+        self.call("torch", "device", *(lambda v=v: self.pickle.value(v) for v in parts))
 
     def _set(self, values: list) -> None:
         self.call("__builtin__", "set", lambda: self.node(values))

@@ -20,7 +20,7 @@ from .. import dtypes
 from ..device import device
 from ..tensor import Size
 from .leaves import Leaf, to_array
-from .memory import NAMES, dtype_named
+from .memory import NAMES, device_named, dtype_named
 
 MAX_DEPTH = 100
 MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
@@ -145,6 +145,6 @@ DECODERS: dict[str, Callable[[Any], Any]] = {
     "bytearray": lambda v: bytearray(b64decode(v, validate=True)),
     "scalar": _scalar,
     "dtype": dtype_named,
-    "device": device,
+    "device": device_named,
     "numpy.dtype": lambda v: dtype_named(v).numpy,
 }
