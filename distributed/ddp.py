@@ -16,7 +16,7 @@ import numpy as np
 
 from ..autograd import is_grad_enabled
 from ..autograd.engine import queue_callback
-from ..nn import Module
+from ..nn.module import Module
 from .buckets import Bucket, broadcast_coalesced, make_buckets
 from .errors import CollectiveMismatch
 from .group import Group
@@ -130,18 +130,22 @@ class Reducer:
         try:
             if missing and not self.find_unused:
                 raise RuntimeError(_unused_text([b.parameters[i][0] for b, i in missing]))
-            if self.find_unused:
-                unused = self._unused_everywhere()
+            parameters = [p for bucket in self.buckets for _, p in bucket.parameters]
+            used = np.array([p.grad is not None for p in parameters], np.uint8)
             for bucket, position in missing:
                 self._stand_in(bucket, position)
             self._launch_full()
+            if self.find_unused:
+                # Behind all buckets: when they were launched differs from rank to rank, their order does not.
+                self.group.all_reduce(used, "max", name="which parameters took part")
+                unused = [p for p, flag in zip(parameters, used) if not flag]
             for bucket in self.buckets:
                 bucket.finish()
         finally:
             self._next = 0
             for bucket in self.buckets:
                 bucket.reset()
-        for parameter in unused:
+        for parameter in unused:  # on every rank: they keep no gradient, so optimizers leave them alone
             parameter.grad = None
 
     def _launch_full(self) -> None:
@@ -159,14 +163,6 @@ class Reducer:
         else:
             bucket.settle(position)
         bucket.waiting.discard(position)
-
-    def _unused_everywhere(self) -> list[Any]:
-        """Parameters without a gradient on any rank: they keep none, so optimizers leave them alone."""
-        parameters = [p for bucket in self.buckets for _, p in bucket.parameters]
-        used = np.array([p.grad is not None for p in parameters], np.uint8)
-        # On the communication thread, behind the buckets already launched: one order on all ranks.
-        self.group.all_reduce(used, "max", name="which parameters took part")
-        return [p for p, flag in zip(parameters, used) if not flag]
 
 
 class _Arrival:
