@@ -11,7 +11,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Variable:
     _view_version = 0  # the version at which `_node` was right
     _hooks: Any = None  # on a leaf; those of other tensors are with their node
     _whole_hooks: Any = None  # called with the leaf when its gradient is whole
+    if TYPE_CHECKING:  # the tensor folder, which stands above this one, adds the rest
+
+        def __getattr__(self, name: str) -> Any: ...
+
     _grad_home: Any = None  # where the first gradient is written, when it must not be just anywhere
 
 
@@ -403,7 +407,7 @@ _new = object.__new__
 
 def wrap(array: Any) -> Any:
     """A Tensor over an array, without any of the checks of its constructor."""
-    t = _new(tensor_class)
+    t: Any = _new(tensor_class)
     t.array = array
     t._version = [0, None]
     return t

@@ -61,7 +61,7 @@ class FunctionNode(Node):
 
     def save(self, inputs: tuple[Any, ...], outputs: list[Any]) -> None:
         """Turns saved tensors into arrays with a place in the graph, so that no node holds its own output."""
-        saved = []
+        saved: list[Any] = []
         for t in self.ctx.to_save:
             if not isinstance(t, Variable):
                 saved.append((t, None, None, 0))

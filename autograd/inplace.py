@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh
-from .op import Op, OpNode, describe, listeners, tensor_ops
+from .op import Op, OpNode, describe, listeners, registry, tensor_ops
 
 
 class CopySlices(Node):
@@ -75,7 +75,7 @@ def written(x: Any) -> None:
 
 def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> Any:
     """Writes op(x, *others) into x, and records it; returns x."""
-    declared: Op = getattr(op, "op", op)
+    declared: Op = getattr(op, "op", op)  # type: ignore[arg-type]
     check_writable(declared.name + "_", x)
     args: Sequence[Any] = (x, *others)
     if declared.prepare is not None:
@@ -94,7 +94,7 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
         x._view_version = x._version[0]
     if listeners:
         for listener in listeners:
-            listener(declared, args, kw, x)
+            listener(declared, tuple(args), kw, x)
     return x
 
 
@@ -188,7 +188,7 @@ def assign(x: Any, index: Any, value: Any) -> None:
     written(x)
     if not mask:
         return
-    op = tensor_ops["setitem"]
+    op = registry["setitem"]
     args = (x, value if value is not None else source)
     if value is not None and value.array.dtype != array.dtype:
         args = (x, tensor_ops["cast"](value, dtype=array.dtype))

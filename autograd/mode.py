@@ -57,7 +57,7 @@ class GradContext:
 
 def _bare(cls: type, fn: Callable[..., Any] | None) -> Any:
     """Lets `@no_grad` be written without parentheses."""
-    self = object.__new__(cls)
+    self: Any = object.__new__(cls)
     return self if fn is None else self(fn)
 
 
@@ -101,6 +101,8 @@ class set_grad_enabled(GradContext):
 
 class inference_mode(GradContext):
     """As no_grad; kept under its own name, as PyTorch scripts use it. `inference_mode(False)` does nothing."""
+
+    enabled: bool
 
     def __new__(cls, enabled: bool | Callable[..., Any] = True) -> Any:
         self = object.__new__(cls)

@@ -75,8 +75,9 @@ class Op:
         self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
         self.defaults: dict[str, Any] = forward.__kwdefaults__ or {}
         self.calls = [Call(rule) if rule else None for rule in self.rules]
-        self.together = Call(self.joint or backward) if self.joint or backward else None
-        self.differentiable = bool(self.together or any(self.rules))
+        together = self.joint or backward
+        self.together = Call(together) if together else None
+        self.differentiable = bool(together or any(self.rules))
         self.plans: dict[int, Plan] = {}
         self.title = "".join(part.capitalize() for part in name.split("_")) + "Backward0"
         assert name not in registry, f"op {name} is declared twice"
@@ -230,8 +231,8 @@ class Plan:
         "keywords",
         "positions",
         "rare",
+        "shapes",
     )
-    __slots__ += ("shapes",)
 
     def __init__(self, op: Op, mask: int) -> None:
         calls = [op.together] if op.together else [c for i, c in enumerate(op.calls) if c and mask >> i & 1]

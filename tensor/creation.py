@@ -96,7 +96,7 @@ def tensor(
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
     """As `tensor`, without a copy where `data` already fits."""
     if isinstance(data, Variable):
-        return data if dtype is None or to_numpy(dtype) == data.array.dtype else data.to(dtype)  # type: ignore[attr-defined]
+        return data if dtype is None or to_numpy(dtype) == data.array.dtype else data.to(dtype)
     if type(data) in array_namespace and (dtype is None or to_numpy(dtype) == data.dtype):
         return from_numpy(data)
     return tensor(data, dtype=dtype, device=device)
@@ -142,7 +142,7 @@ def full(
 ) -> Any:
     """A tensor filled with one value, of the value's natural type unless `dtype` is given."""
     if isinstance(fill_value, Variable):
-        fill_value = fill_value.item()  # type: ignore[attr-defined]
+        fill_value = fill_value.item()
     if dtype is None:
         n = BOOL if isinstance(fill_value, bool) else I64 if isinstance(fill_value, int) else default_float()
         n = np.dtype("complex64") if isinstance(fill_value, complex) else n

@@ -31,16 +31,14 @@ class dtype:
                 low_floats.add(self._numpy)
         return self._numpy
 
-    dtype = numpy  # NumPy's protocol: np.dtype(ringgrad.float32)
-
     @property
     def is_signed(self) -> bool:
         return self.name not in ("uint8", "uint16", "uint32", "uint64", "bool")
 
-    def to_complex(self) -> dtype:
+    def to_complex(self) -> Any:
         return {"float64": complex128, "complex128": complex128}.get(self.name, complex64)
 
-    def to_real(self) -> dtype:
+    def to_real(self) -> Any:
         return {"complex128": float64, "complex64": float32}.get(self.name, self)
 
     def __repr__(self) -> str:
@@ -48,6 +46,8 @@ class dtype:
 
     def __reduce__(self) -> str:
         return self.name
+
+    dtype = numpy  # NumPy's protocol: np.dtype(ringgrad.float32)
 
 
 def _native(name: str) -> dtype:
@@ -160,7 +160,7 @@ def result_type(values: Any) -> np.dtype[Any]:
     found: list[np.dtype[Any] | None] = [None, None, None]  # with dimensions, 0-d, Python numbers
     for v in values:
         if type(v) in PYTHON or isinstance(v, bool | int | float | complex):
-            kind = bool if isinstance(v, bool) else int if isinstance(v, int) else float
+            kind: Any = bool if isinstance(v, bool) else int if isinstance(v, int) else float
             kind = complex if isinstance(v, complex) else kind
             n, place = (default_float() if kind is float else PYTHON[kind]), 2
         else:

@@ -51,7 +51,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode == "trunc":
         quotient = _p.trunc(_p.div(input, other))
         kinds = [category(t.array.dtype) for t in (input, other) if isinstance(t, Variable)]
-        integers = max(kinds) < 2 and not isinstance(other, float)
+        integers = not {2, 3} & {*kinds} and not isinstance(other, float)
         return quotient.to(input.array.dtype) if integers else quotient
     raise RuntimeError(f"[div] rounding_mode must be None, 'floor' or 'trunc', came {rounding_mode!r}")
 

@@ -37,7 +37,7 @@ class Size(tuple[int, ...]):
     def __repr__(self) -> str:
         return f"ringgrad.Size({list(self)})"
 
-    def __add__(self, other: Any) -> Size:  # type: ignore[override]
+    def __add__(self, other: Any) -> Size:
         return Size(tuple.__add__(self, tuple(other)))
 
     def __getitem__(self, i: Any) -> Any:
@@ -408,7 +408,7 @@ class Tensor(Variable):
 
     __hash__ = object.__hash__  # by identity, as == compares elements
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:
         from .printing import text
 
         return text(self)
@@ -711,7 +711,7 @@ class Tensor(Variable):
     def __itruediv__(self, other: Any) -> Tensor:
         return apply_inplace(_p.div, self, other)
 
-    def __ipow__(self, other: Any) -> Tensor:  # type: ignore[misc]
+    def __ipow__(self, other: Any) -> Tensor:
         return apply_inplace(_p.pow, self, other)
 
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
@@ -748,7 +748,7 @@ class Tensor(Variable):
         write(name, self, array)
         return self
 
-    def _refill(self, shape: Sequence[int]) -> None:
+    def _refill(self, shape: Any) -> None:
         """Other memory for the same tensor, as resize_ needs."""
         self.array = np.resize(self.array, tuple(shape))
         written(self)
@@ -768,7 +768,7 @@ class Parameter(Tensor):
     def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
         pass
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
 
 
@@ -793,7 +793,7 @@ class GradFn:
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
         if self.node.kind == LEAF:
             return ()
-        found = []
+        found: list[Any] = []
         for edge in self.node.edges:
             if edge is None:
                 found.append((None, 0))

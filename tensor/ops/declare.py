@@ -71,7 +71,7 @@ def unary(
         y = forward(xp, a)
         if type(y) is not type(a):
             y = xp.asarray(y)
-        t = _new(engine.tensor_class)
+        t: Any = _new(engine.tensor_class)
         t.array = y
         t._version = [0, None]
         if x._base is not None:
@@ -90,7 +90,8 @@ def unary(
                 node.positions = X_FIRST
                 node.saved = {"x": a, "y": y} if keep_y else {"x": a}
             else:
-                node.versions = node.positions = ()
+                node.versions = ()
+                node.positions = NONE
                 node.saved = {"y": y} if keep_y else {}
                 if keep_y:
                     node.versions = ((t._version, 0, "y"),)
@@ -103,6 +104,7 @@ def unary(
     return _finish(op, call)
 
 
+NONE: dict[str, int] = {}
 X_FIRST = {"x": 0}
 
 
@@ -185,8 +187,9 @@ def binary(
         try:
             x = a.array
             dtype = x.dtype
+            z: Any = b
             if type(b) is float or type(b) is int:
-                z = b
+                pass
             else:
                 z = b.array
                 if z.dtype is not dtype or type(z) is not type(x):
@@ -202,7 +205,7 @@ def binary(
             return op(a, b)  # raises with our words
         if type(y) is not type(x):
             y = xp.asarray(y)
-        t = _new(engine.tensor_class)
+        t: Any = _new(engine.tensor_class)
         t.array = y
         t._version = [0, None]
         if a._base is not None:
