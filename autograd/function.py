@@ -14,7 +14,7 @@ from .mode import no_grad
 from .op import is_floating, on_edge
 
 
-class Context:
+class FunctionCtx:
     """What forward leaves for backward: `ctx.save_for_backward(...)`, and any attribute."""
 
     needs_input_grad: tuple[bool, ...] = ()
@@ -52,7 +52,7 @@ class FunctionNode(Node):
 
     __slots__ = ("cls", "ctx", "dtypes", "saved", "shapes")
 
-    def __init__(self, cls: Any, ctx: Context, edges: Any, outputs: list[Any]) -> None:
+    def __init__(self, cls: Any, ctx: FunctionCtx, edges: Any, outputs: list[Any]) -> None:
         super().__init__(edges, len(outputs))
         self.cls, self.ctx = cls, ctx
         self.shapes = [t.array.shape for t in outputs]
@@ -157,7 +157,7 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Runs forward unrecorded, and records the whole as one node."""
-        ctx = Context()
+        ctx = FunctionCtx()
         edges = [edge_of(a) if isinstance(a, Variable) else None for a in args]
         recording = mode.grad and any(edge is not None for edge in edges)
         ctx.needs_input_grad = tuple(edge is not None for edge in edges)
