@@ -130,8 +130,9 @@ class Reducer:
         try:
             if missing and not self.find_unused:
                 raise RuntimeError(_unused_text([b.parameters[i][0] for b, i in missing]))
-            parameters = [p for bucket in self.buckets for _, p in bucket.parameters]
-            used = np.array([p.grad is not None for p in parameters], np.uint8)
+            if self.find_unused:
+                parameters = [p for bucket in self.buckets for _, p in bucket.parameters]
+                used = np.array([p.grad is not None for p in parameters], np.uint8)
             for bucket, position in missing:
                 self._stand_in(bucket, position)
             self._launch_full()
