@@ -1,0 +1,6 @@
+"""`torch.backends.openmp`."""
+
+
+def is_available() -> bool:
+    """Whether this library is in use: no."""
+    return False
