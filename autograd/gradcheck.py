@@ -151,7 +151,7 @@ def _checked_inputs(inputs: tuple[Any, ...]) -> list[int]:
         array = inputs[i].array
         if array.dtype.kind == "c":
             raise ValueError(f"[gradcheck] inputs must be real, came {array.dtype.name} for input {i}")
-        if any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape)):
+        if array.size and any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape)):
             raise RuntimeError(
                 f"[gradcheck] elements of an input must not share memory, came input {i} with strides"
                 f" {list(array.strides)}: use clone() after expand()"

@@ -41,9 +41,16 @@ def build(
         return t
 
     args, kw = sample.build(tensor)
-    if isinstance(kw.get("index"), tuple):
-        kw["index"] = tuple(i.array if isinstance(i, Variable) else i for i in kw["index"])
+    if "index" in kw:
+        kw["index"] = plain(kw["index"])
     return args, kw
+
+
+def plain(index: Any) -> Any:
+    """Arrays in place of Tensors."""
+    if isinstance(index, tuple):
+        return tuple(plain(i) for i in index)
+    return index.array if isinstance(index, Variable) else index
 
 
 def run(name: str, args: list[Any], kw: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
@@ -116,7 +123,7 @@ NUMPY |= {
     "alias": np.array,
     "cast": lambda x, dtype: x.astype(dtype),
     "sum_all": np.sum,
-    "mean_all": np.mean,
+    "mean_all": lambda x: np.sum(x) / x.size,
     "sum": lambda x, dim, keepdim=False: np.sum(x, dim, keepdims=keepdim),
     "prod": lambda x, dim, keepdim=False: np.prod(x, dim, keepdims=keepdim),
     "mean": lambda x, dim, keepdim=False: (
@@ -200,6 +207,8 @@ def test_gradients_agree_with_differences(name: str, i: int) -> None:
     if made is None:
         return
     call, inputs = made
+    if name == "cast" and call(*inputs).dtype is not ringgrad.float64:
+        return  # differences in fewer digits say little
     assert gradcheck(call, inputs)
 
 
@@ -210,6 +219,8 @@ def test_gradients_of_gradients_agree_with_differences(name: str, i: int) -> Non
         return
     call, inputs = made
     out = call(*inputs)
+    if name == "cast" and out.dtype is not ringgrad.float64:
+        return
     outs = [t for t in (out if isinstance(out, tuple) else (out,)) if t.requires_grad]
     if outs:
         assert gradgradcheck(call, inputs, fast_mode=sum(t.numel() for t in (*outs, *inputs)) > 12)
@@ -262,7 +273,11 @@ def test_half_gradients_are_near_float32s(name: str, low: str) -> None:
         np.testing.assert_allclose(got.astype(np.float32), want, rtol=4 * step, atol=4 * step, err_msg=name)
 
 
-@pytest.mark.parametrize("name", OPS)
+# Called for floating dtypes only, by `sum` and `mean`.
+SHORT_WAYS = {"sum_all", "mean_all"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - SHORT_WAYS))
 @pytest.mark.parametrize("kind", DTYPES)
 def test_other_dtypes_work_or_say_why_not(name: str, kind: str) -> None:
     """No dtype gives nonsense: the result is that of float64 where the numbers are the same, or a clear error."""

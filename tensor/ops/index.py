@@ -99,7 +99,6 @@ getitem_adjoint = Op(
     "getitem_adjoint",
     _adjoint,
     [lambda ops, g, index, basic: ops.getitem(g, index=index) if basic else ops.index(g, index=index)],
-    half="native",
 )
 getitem = Op(
     "getitem",

@@ -89,9 +89,17 @@ def _remainder(xp: Any, a: Any, b: Any) -> Any:
     return xp.remainder(a, b)
 
 
+def _fmod(xp: Any, a: Any, b: Any) -> Any:
+    if a.dtype == BOOL:
+        raise RuntimeError("[fmod] the dtype must be a number's, came bool")
+    if category(a.dtype) == 1 and xp.any(b == 0):
+        raise RuntimeError("[fmod] integers cannot be divided by zero, came a zero divisor")
+    return xp.fmod(a, b)
+
+
 floor_divide = binary("floor_divide", _floor_divide)
 remainder = binary("remainder", _remainder, lambda g: g, lambda ops, g, a, b: -g * ops.floor(a / b))
-fmod = binary("fmod", lambda xp, a, b: xp.fmod(a, b), lambda g: g, lambda ops, g, a, b: -g * ops.trunc(a / b))
+fmod = binary("fmod", _fmod, lambda g: g, lambda ops, g, a, b: -g * ops.trunc(a / b))
 atan2 = binary(
     "atan2",
     lambda xp, a, b: xp.arctan2(a, b),

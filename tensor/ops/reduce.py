@@ -9,7 +9,7 @@ import numpy as np
 
 from ...autograd.engine import Variable
 from ...autograd.op import Op
-from ..dtypes import I64, category
+from ..dtypes import I64, category, default_float
 from .declare import axes_of, axis_of, unary
 from .pointwise import cast
 
@@ -204,6 +204,8 @@ def _prod_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) ->
     g = _restore(ops, g, dim, keepdim)
     if not dim:
         return g
+    if 0 in x.shape:
+        return g * x
     front = tuple(d for d in range(x.ndim) if d not in dim)
     order = front + dim
     flat = ops.permute(x, dims=order).reshape((*[x.shape[d] for d in front], -1))
@@ -278,8 +280,14 @@ std = Op(
 )
 
 
+def _logsumexp_prepare(x: Any, *, dim: Any, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
+    if isinstance(x, Variable) and category(x.array.dtype) < 2:
+        x = cast(x, dtype=default_float())
+    return (x,), {"dim": _dims("logsumexp", x, dim), "keepdim": keepdim}
+
+
 def _logsumexp(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
-    top = x.max(axis=dim, keepdims=True)
+    top = x.max(axis=dim, keepdims=True, initial=-xp.inf)
     top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
     y = xp.log(xp.exp(x - top).sum(axis=dim, keepdims=True)) + top
     return y if keepdim else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in dim))
@@ -293,7 +301,7 @@ logsumexp = Op(
             _restore(ops, g, dim, keepdim) * ops.exp(x - _restore(ops, y, dim, keepdim))
         )
     ],
-    prepare=lambda x, *, dim, keepdim=False: ((x,), {"dim": _dims("logsumexp", x, dim), "keepdim": keepdim}),
+    prepare=_logsumexp_prepare,
     onnx="ReduceLogSumExp",
 )
 

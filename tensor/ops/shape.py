@@ -185,6 +185,7 @@ sum_to_shape = Op(
             ops.expand(g, shape=x_shape) if g.ndim == len(x_shape) else _spread(ops, g, x_shape)
         )
     ],
+    view=None,
 )
 
 
@@ -509,7 +510,7 @@ triu = Op(
 )
 contiguous = Op(
     "contiguous",
-    lambda xp, x: xp.ascontiguousarray(x),
+    lambda xp, x: xp.asarray(x, order="C"),
     [lambda g: g],
     half="native",
     view=None,
