@@ -475,6 +475,39 @@ def test_windows_stay_inside_their_storage():
         assert "must have" in refused(rebuilt(0, [1], [1], elements, name))
 
 
+def test_tensors_where_plain_values_belong_are_refused():
+    """A broadcast tensor of 2**45 elements fits into a small file; nothing may loop over it, compare or print it."""
+    huge = rebuilt(0, [1 << 45], [0])
+    with zipfile.ZipFile(io.BytesIO(huge)) as z:
+        make = z.read("archive/data.pkl")[:-1] + b"q\x000"
+    text = b"X\x06\0\0\0latin1"
+    for stream in (
+        *(
+            b"ctorch\nSize\nh\x00\x85R.",
+            b"c__builtin__\nset\nh\x00\x85R.",
+            b"ccollections\nCounter\nh\x00\x85R.",
+        ),
+        *(b"c_codecs\nencode\n" + text + b"h\x00\x86R.", b"c_codecs\nencode\nh\x00" + text + b"\x86R."),
+        *(b"c__builtin__\nbytes\nh\x00\x85R.", b"ctorch\ndevice\nh\x00\x85R.", b"cnumpy\ndtype\nh\x00\x85R."),
+        *(
+            b"h\x00Q.",
+            b"(h\x00NNNNtQ.",
+            b"h\x00h\x00\x93.",
+            b"ccollections\nOrderedDict\n)Rh\x00b.",
+            b"h\x00h\x00R.",
+        ),
+        b"ctorch._utils\n_rebuild_parameter\n(h\x00h\x00h\x00h\x00h\x00tR.",
+        b"cnumpy\ndtype\nX\x02\0\0\0f4\x85R(K\x03h\x00tb.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(h\x00h\x00h\x00h\x00tR.",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch\nSize\nctorch\nTensor\nh\x00NtR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n)Rh\x00b.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nNNtRh\x00b.",
+    ):
+        refused(archive(make + stream, _0=np.arange(4, dtype=np.float32).tobytes()))
+    conjugated = make[: make.rindex(b"\x89NtR")] + b"\x89N}X\x04\0\0\0conj\x88stR."
+    assert "larger than its storage" in refused(archive(conjugated, _0=bytes(16)))
+
+
 def test_overlapping_zip_records_are_refused():
     raw = archive(b"\x80\x02N.", _0=bytes(1000))
     at = raw.index(b"PK\1\2")

@@ -25,8 +25,10 @@ def dtype_named(name: str) -> dtypes.dtype:
 
 def device_named(kind: str, index: int | None = None) -> device:
     """The device that a file names; ValueError for none."""
+    if type(kind) is not str or type(index) not in (int, type(None)):
+        raise ValueError("a device must be a name and a number")
     try:
-        return device(str(kind), index)
+        return device(kind, index)
     except RuntimeError as error:
         raise ValueError(str(error)) from None
 
@@ -127,7 +129,9 @@ def window(block: np.ndarray, offset: int, shape: tuple[int, ...], strides: tupl
     """The array that a file describes as a window on `block`; ValueError where it would leave the block."""
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 64 or any(type(n) is not int or n < 0 for n in numbers):
-        raise ValueError(f"offset, shape and strides must be whole numbers, not {offset}, {shape}, {strides}")
+        raise ValueError(
+            f"offset, shape and strides must be whole numbers, {len(shape)} and {len(strides)} of them"
+        )
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides)) if 0 not in shape else offset - 1
     if last >= block.size:
         raise ValueError(

@@ -11,6 +11,10 @@ import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
+from ..dtypes import dtype
+
 MAX_BYTES = (
     64 << 20
 )  # of one pickle: tensors are kept outside, so a gigabyte-sized model needs far less than a megabyte
@@ -23,6 +27,31 @@ class Call(NamedTuple):
     name: str
     run: Callable[..., Any]
     build: Callable[[Any, Any], None] | None = None  # for BUILD: takes the object made and its state
+    tensors: bool = False  # whether tensors are among the arguments
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Only plain values go in, so that no method of a tensor, perhaps a huge one, is called by accident."""
+        if not self.tensors and not all(isinstance(a, PLAIN) for a in arguments):
+            raise TypeError(f"{self.name} takes plain values")
+        return self.run(*arguments)
+
+
+PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    str,
+    bytes,
+    bytearray,
+    tuple,
+    list,
+    dict,
+    set,
+    frozenset,
+    np.dtype,
+    dtype,
+)
 
 
 class Reader:
@@ -134,7 +163,7 @@ class Reader:
         for argument in arguments:
             if isinstance(argument, str | bytes | list | dict | set | tuple):
                 self.spend(len(argument))
-        value = function.run(*arguments)
+        value = function(*arguments)
         if function.build:
             self.made[id(value)] = value, function
         self.stack.append(value)
@@ -172,7 +201,7 @@ STEPS: dict[str, Callable[[Reader, Any], None]] = {
     "PROTO": lambda m, _: None,
     "FRAME": lambda m, _: None,
     "MARK": lambda m, _: m.mark(),
-    "POP": lambda m, _: m.stack.pop() and None,
+    "POP": lambda m, _: m.stack.__delitem__(-1),
     "EMPTY_LIST": lambda m, _: m.stack.append([]),
     "EMPTY_DICT": lambda m, _: m.stack.append({}),
     "EMPTY_SET": lambda m, _: m.stack.append(set()),
@@ -195,7 +224,7 @@ STEPS: dict[str, Callable[[Reader, Any], None]] = {
     "BINGET": _GET,
     "LONG_BINGET": _GET,
     "GLOBAL": lambda m, name: m.find(name.replace(" ", ".")),
-    "STACK_GLOBAL": lambda m, _: m.find(".".join(reversed((str(m.stack.pop()), str(m.stack.pop()))))),
+    "STACK_GLOBAL": lambda m, _: m.find(".".join(reversed((m.stack.pop(), m.stack.pop())))),
     "REDUCE": _CALL,
     "NEWOBJ": _CALL,
     "BUILD": lambda m, _: m.build(m.stack.pop()),

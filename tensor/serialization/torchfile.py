@@ -85,13 +85,12 @@ def _load(source: Source, stream: BytesIO, persistent: Callable[[Any], Storage])
 def _reference(reference: Any) -> tuple[str, str | None, int]:
     """Key, dtype and bytes of ("storage", type, key, device, count): the only thing kept outside of the
     pickle."""
-    if type(reference) is not tuple or len(reference) < 5 or reference[0] != "storage":
+    if type(reference) is not tuple or len(reference) < 5:
         raise ValueError("a persistent id must be ('storage', type, key, device, count)")
-    _, kind, key, _, count, *view = reference
-    if not isinstance(kind, StorageType) or type(key) is not str or type(count) is not int or any(view):
-        raise ValueError(
-            f"a persistent id must be ('storage', type, key, device, count), not {key!r}, {count!r}"
-        )
+    tag, kind, key, _, count, *view = reference
+    types = tuple(map(type, (tag, kind, key, count)))
+    if types != (str, StorageType, str, int) or tag != "storage" or any(v is not None for v in view):
+        raise ValueError(f"a persistent id must be ('storage', type, key, device, count), not of {types}")
     return key, kind.dtype, count * (dtype_named(kind.dtype).itemsize if kind.dtype else 1)
 
 
@@ -190,12 +189,12 @@ def read_legacy(source: Source) -> Any:
         return storages[key]
 
     magic, _, system = (_load(source, stream, storage) for _ in range(3))
-    if magic != LEGACY_MAGIC or type(system) is not dict:
+    if type(magic) is not int or magic != LEGACY_MAGIC or type(system) is not dict:
         raise source.error("is damaged: its first two pickles are not those of torch.save")
     start = stream.tell()
     _load(source, stream, storage)  # to learn which storages there are and where their bytes begin
     keys = _load(source, stream, storage)
-    if type(keys) is not list or len(set(keys)) < len(keys) or set(keys) != set(storages):
+    if type(keys) is not list or any(type(k) is not str for k in keys) or sorted(keys) != sorted(storages):
         raise source.error("is damaged: its list of storages is not that of its tensors")
     _read_storages(
         source, stream.tell(), [storages[key] for key in keys], system.get("little_endian") is False

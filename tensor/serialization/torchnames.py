@@ -56,8 +56,10 @@ def _rebuild_v2(
     if not metadata:
         return tensor
     array = to_array(tensor)[1]  # type: ignore[index]
-    array = array.conj() if metadata.get("conj") else array
-    return from_array("tensor", np.negative(array) if metadata.get("neg") else array, grad is True)
+    if array.nbytes > storage.raw.size:
+        raise ValueError("a lazily conjugated tensor larger than its storage")
+    array = array.conj() if metadata.get("conj") is True else array
+    return from_array("tensor", np.negative(array) if metadata.get("neg") is True else array, grad is True)
 
 
 def _rebuild_v3(
@@ -85,7 +87,9 @@ def _parameter(data: Any, requires_grad: bool = True, hooks: Any = None, state: 
 
 def _from_type(function: Call, kind: Any, arguments: tuple, state: Any) -> Any:
     """Tensors with Python attributes: the attributes are left out."""
-    tensor = function.run(*arguments)
+    if type(function) is not Call or type(arguments) is not tuple:
+        raise TypeError("a tensor of a subclass must name the function that makes it")
+    tensor = function(*arguments)
     return _parameter(tensor, to_array(tensor)[2]) if kind.name == "parameter" else tensor  # type: ignore[index]
 
 
@@ -100,42 +104,52 @@ def _pairs(kind: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _set_metadata(made: Any, state: Any) -> None:
+    if type(state) is not dict:
+        raise TypeError("attributes must come as a dict")
     if "_metadata" in state:  # versions of a state_dict's modules; other attributes mean nothing here
         made._metadata = state["_metadata"]
 
 
 def _encode(text: str, codec: str) -> bytes:
-    if codec != "latin1":
-        raise ValueError(f"codec must be latin1, not {codec!r}")
+    if type(text) is not str or codec != "latin1":
+        raise ValueError("bytes must come as text in latin1")
     return text.encode("latin1")
 
 
-def _numpy_dtype(code: str, align: Any = False, copy: Any = True) -> np.dtype:
-    if np.dtype(str(code)).name not in NAMES:
-        raise ValueError(f"a NumPy dtype must be a number's, not {code!r}")
-    return np.dtype(str(code), copy=True)
+NUMPY_CODES = {np.dtype(name).str[1:] for name in NAMES if hasattr(np, name)}
 
 
-def _order(dtype: np.dtype, state: tuple) -> None:
-    if state[1] not in ("<", "|", "="):
-        raise ValueError(f"NumPy arrays must be little-endian, byte order {state[1]!r} came")
+def _numpy_dtype(code: str, align: bool = False, copy: bool = True) -> np.dtype:
+    if code not in NUMPY_CODES:
+        raise ValueError(f"a NumPy dtype must be one of {', '.join(sorted(NUMPY_CODES))}, not {code!r}")
+    return np.dtype(code, copy=True)
+
+
+def _order(dtype: np.dtype, state: Any) -> None:
+    if type(state) is not tuple or type(state[1]) is not str or state[1] not in "<|=":
+        raise ValueError("NumPy arrays must be little-endian")
 
 
 def _new_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
-def _fill_array(array: np.ndarray, state: tuple) -> None:
+def _fill_array(array: np.ndarray, state: Any) -> None:
+    if type(state) is not tuple:
+        raise TypeError("a NumPy array must come as a tuple")
     _, shape, dtype, fortran, raw = state
-    raw = raw if isinstance(raw, bytes) else _encode(raw, "latin1")
-    if not isinstance(dtype, np.dtype) or dtype.name not in NAMES or prod(shape) * dtype.itemsize != len(raw):
+    raw = _as_bytes(raw)
+    if not isinstance(dtype, np.dtype) or type(shape) is not tuple or any(type(n) is not int for n in shape):
+        raise TypeError("a NumPy array must have a shape and a dtype")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(raw):
         raise ValueError(f"a NumPy array of shape {shape} and {dtype} does not have {len(raw)} bytes")
-    array.__setstate__((1, tuple(shape), dtype, bool(fortran), bytes(raw)))  # type: ignore[arg-type]
+    array.__setstate__((1, shape, dtype, fortran is True, raw))  # type: ignore[arg-type]
 
 
 def _scalar(dtype: np.dtype, raw: bytes | str) -> Any:
-    raw = raw if isinstance(raw, bytes) else _encode(raw, "latin1")
-    return np.frombuffer(raw, dtype, 1)[0]
+    if not isinstance(dtype, np.dtype):
+        raise TypeError("a NumPy scalar must have a dtype")
+    return np.frombuffer(_as_bytes(raw), dtype, 1)[0]
 
 
 def _functions() -> dict[str, Call]:
@@ -148,15 +162,15 @@ def _functions() -> dict[str, Call]:
         Call("builtins.set", lambda values=(): set(map(plain_key, values))),
         Call("builtins.frozenset", lambda values=(): frozenset(map(plain_key, values))),
         Call("builtins.complex", lambda real, imag: complex(float(real), float(imag))),
-        Call("builtins.bytearray", lambda text="", codec="latin1": bytearray(_as_bytes(text, codec))),
-        Call("builtins.bytes", lambda text="", codec="latin1": _as_bytes(text, codec)),
+        Call("builtins.bytearray", lambda *text: bytearray(_as_bytes(*text))),
+        Call("builtins.bytes", _as_bytes),
         Call("torch.serialization._get_layout", str),
         Call("torch._utils._rebuild_tensor", _rebuild_v1),
         Call("torch._utils._rebuild_tensor_v2", _rebuild_v2),
         Call("torch._utils._rebuild_tensor_v3", _rebuild_v3),
-        Call("torch._utils._rebuild_parameter", _parameter),
-        Call("torch._utils._rebuild_parameter_with_state", _parameter),
-        Call("torch._tensor._rebuild_from_type_v2", _from_type),
+        Call("torch._utils._rebuild_parameter", _parameter, tensors=True),
+        Call("torch._utils._rebuild_parameter_with_state", _parameter, tensors=True),
+        Call("torch._tensor._rebuild_from_type_v2", _from_type, tensors=True),
         Call("numpy.dtype", _numpy_dtype, _order),
         Call("numpy._core.multiarray._reconstruct", _new_array, _fill_array),
         Call("numpy._core.multiarray.scalar", _scalar),
@@ -166,12 +180,9 @@ def _functions() -> dict[str, Call]:
     return {call.name: call for call in calls}
 
 
-def _as_bytes(text: Any, codec: str) -> bytes:
-    if isinstance(text, bytes | bytearray):
-        return bytes(text)
-    if not isinstance(text, str):  # bytes(10**12) would take that much memory
-        raise TypeError("bytes must come from text or bytes")
-    return _encode(text, codec)
+def _as_bytes(text: Any = "", codec: str = "latin1") -> bytes:
+    """bytes and bytearray of text or bytes; of a number they would take that much memory."""
+    return bytes(text) if type(text) in (bytes, bytearray) else _encode(text, codec)
 
 
 class Kind(NamedTuple):
