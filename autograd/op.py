@@ -525,6 +525,8 @@ class ArrayOps:
         forward, prepare, extras = op.forward, op.prepare, op.extras
 
         def call(*args: Any, **kw: Any) -> Any:
+            if any(isinstance(a, np.generic) for a in args):  # what NumPy's arithmetic makes of 0-d arrays
+                args = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in args)
             if prepare is not None:
                 args, kw = prepare(*args, **kw)
             y = forward(namespace_of(args), *args, **kw)

@@ -68,7 +68,10 @@ def unary(
         if (dtype is not F32 and dtype is not F64) or listeners or mode.anomaly or not simple:
             return op(x)
         xp = array_namespace[type(a)]
-        y = forward(xp, a)
+        try:
+            y = forward(xp, a)
+        except (ValueError, TypeError):
+            return op(x)  # raises with our words
         if type(y) is not type(a):
             y = xp.asarray(y)
         t: Any = _new(engine.tensor_class)
@@ -201,7 +204,7 @@ def binary(
         xp = array_namespace[type(x)]
         try:
             y = forward(xp, x, z)
-        except ValueError:
+        except (ValueError, TypeError):
             return op(a, b)  # raises with our words
         if type(y) is not type(x):
             y = xp.asarray(y)
