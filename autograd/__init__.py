@@ -165,12 +165,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("gradcheck", "gradgradcheck"):
-        from .gradcheck import gradcheck, gradgradcheck
+from .gradcheck import gradcheck, gradgradcheck  # noqa: E402  (they use grad, above)
 
-        globals().update(gradcheck=gradcheck, gradgradcheck=gradgradcheck)  # over the module of the same name
-        return globals()[name]
+
+def __getattr__(name: str) -> Any:
     if name == "functional":
         import importlib
 
