@@ -1,5 +1,31 @@
 """Every op, declared once. Importing this package registers them all."""
 
-from . import index, linear, pointwise, reduce, shape
+from . import (
+    activation,
+    attention,
+    dropout,
+    embedding,
+    index,
+    linear,
+    loss,
+    norm,
+    pad,
+    pointwise,
+    reduce,
+    shape,
+)
 
-__all__ = ["index", "linear", "pointwise", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "attention",
+    "dropout",
+    "embedding",
+    "index",
+    "linear",
+    "loss",
+    "norm",
+    "pad",
+    "pointwise",
+    "reduce",
+    "shape",
+]

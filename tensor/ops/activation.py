@@ -1,0 +1,438 @@
+"""Activations. Where a gradient takes work it is an op of its own, so that it can be differentiated again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ...autograd.engine import Variable
+from ...autograd.op import Op
+from ..dtypes import F32, category
+from .declare import axis_of, describe, unary
+from .pointwise import erf
+from .rows import back, blocks, last, row_max, row_sum
+
+Prepared = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def floating(name: str, x: Any) -> None:
+    """PyTorch's activations do not take integers."""
+    dtype = x.array.dtype if isinstance(x, Variable) else x.dtype
+    if category(dtype) < 2:
+        raise RuntimeError(f"[{name}] the dtype must be floating, came {describe(x)}: use .float()")
+
+
+def _floating_only(name: str) -> Callable[..., Prepared]:
+    def prepare(x: Any, **kw: Any) -> Prepared:
+        floating(name, x)
+        return (x,), kw
+
+    return prepare
+
+
+def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) -> Any:
+    """A new array y like the first, filled by body(y, *arrays, *buffers) in pieces that stay in the cache."""
+    flat = [a.reshape(-1) for a in arrays]
+    y = xp.empty(arrays[0].shape, arrays[0].dtype)
+    flat_y = y.reshape(-1)
+    held: list[Any] = []
+    for part in blocks(flat_y.size):
+        n = part.stop - part.start
+        if not held:
+            held = [xp.empty(n, y.dtype) for _ in range(buffers)]
+        body(flat_y[part], *[a[part] for a in flat], *[b[:n] for b in held])
+    return y
+
+
+# ---- relu and its kind
+
+
+def _relu(xp: Any, x: Any) -> Any:
+    # a maximum with an array is vectorised, one with a number is not
+    return xp.maximum(x, xp.zeros(x.shape[1:] if x.size < 1 << 26 else (), x.dtype))
+
+
+threshold_backward = Op(
+    "threshold_backward",
+    lambda xp, g, x, *, threshold: g * (x > threshold),
+    [lambda ops, g, x, threshold: ops.threshold_backward(g, x, threshold=threshold), None],
+)
+relu = unary("relu", _relu, lambda ops, g, y: ops.threshold_backward(g, y, threshold=0), onnx="Relu")
+threshold = Op(
+    "threshold",
+    lambda xp, x, *, threshold, value: xp.where(x > threshold, x, x.dtype.type(value)),
+    [lambda ops, g, x, threshold: ops.threshold_backward(g, x, threshold=threshold)],
+    half="native",
+)
+
+
+between_backward = Op(
+    "between_backward",
+    lambda xp, g, x, *, low, high: g * ((x > low) & (x < high)),
+    [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high), None],
+)
+hardtanh = Op(
+    "hardtanh",
+    lambda xp, x, *, low, high: xp.clip(x, x.dtype.type(low), x.dtype.type(high)),
+    [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
+    half="native",
+    onnx="Clip",
+)
+hardsigmoid = Op(
+    "hardsigmoid",
+    lambda xp, x: xp.clip(x / 6 + 0.5, 0, 1),
+    [lambda ops, g, x: ops.between_backward(g, x, low=-3.0, high=3.0) / 6],
+    prepare=_floating_only("hardsigmoid"),
+)
+hardswish = Op(
+    "hardswish",
+    lambda xp, x: x * xp.clip(x / 6 + 0.5, 0, 1),
+    [lambda ops, g, x: g * ops.hardsigmoid(x) + ops.between_backward(g * x, x, low=-3.0, high=3.0) / 6],
+    prepare=_floating_only("hardswish"),
+)
+
+
+def _leaky(xp: Any, x: Any, *, negative_slope: float) -> Any:
+    return (
+        xp.maximum(x, x * negative_slope)
+        if 0 <= negative_slope <= 1
+        else xp.where(x > 0, x, x * negative_slope)
+    )
+
+
+leaky_relu_backward = Op(
+    "leaky_relu_backward",
+    lambda xp, g, x, *, negative_slope: g * xp.where(x > 0, x.dtype.type(1), x.dtype.type(negative_slope)),
+    [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope), None],
+)
+leaky_relu = Op(
+    "leaky_relu",
+    _leaky,
+    [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope)],
+    prepare=_floating_only("leaky_relu"),
+    onnx="LeakyRelu",
+)
+
+
+def _hardshrink(xp: Any, x: Any, *, lambd: float) -> Any:
+    return xp.where(xp.abs(x) <= lambd, x.dtype.type(0), x)
+
+
+shrink_backward = Op(
+    "shrink_backward",
+    lambda xp, g, x, *, lambd: g * (xp.abs(x) > lambd),
+    [lambda ops, g, x, lambd: ops.shrink_backward(g, x, lambd=lambd), None],
+)
+hardshrink = Op(
+    "hardshrink",
+    _hardshrink,
+    [lambda ops, g, x, lambd: ops.shrink_backward(g, x, lambd=lambd)],
+    prepare=_floating_only("hardshrink"),
+)
+softshrink = Op(
+    "softshrink",
+    lambda xp, x, *, lambd: xp.where(x > lambd, x - lambd, xp.where(x < -lambd, x + lambd, x * 0)),
+    [lambda ops, g, x, lambd: ops.shrink_backward(g, x, lambd=lambd)],
+    prepare=_floating_only("softshrink"),
+)
+
+# ---- exponential ones
+
+
+def _elu(xp: Any, x: Any, *, alpha: float, scale: float, input_scale: float) -> Any:
+    negative = xp.expm1(xp.minimum(x, 0) * input_scale)
+    negative *= alpha
+    y = xp.where(x > 0, x, negative)
+    return y if scale == 1 else y * scale
+
+
+def _elu_rule(ops: Any, g: Any, x: Any, alpha: float, scale: float, input_scale: float) -> Any:
+    slope = ops.exp(ops.minimum(x, _number(x, 0)) * input_scale) * (alpha * input_scale)
+    return g * ops.where(x > 0, _number(x, 1), slope) * scale
+
+
+def _number(like: Any, value: float) -> Any:
+    """A 0-d number of the kind (array or Tensor) and dtype of `like`."""
+    return like.new_full((), value) if isinstance(like, Variable) else like.dtype.type(value).reshape(())
+
+
+elu = Op("elu", _elu, [_elu_rule], prepare=_floating_only("elu"))
+
+
+def _softplus(xp: Any, x: Any, *, beta: float, threshold: float) -> Any:
+    z = x if beta == 1 else x * beta
+    y = xp.log1p(xp.exp(xp.minimum(z, threshold)))
+    if beta != 1:
+        y /= beta
+    return xp.where(z > threshold, x, y)
+
+
+def _softplus_rule(ops: Any, g: Any, x: Any, beta: float, threshold: float) -> Any:
+    z = x * beta
+    return g * ops.where(z > threshold, _number(x, 1), ops.sigmoid(z))
+
+
+softplus = Op("softplus", _softplus, [_softplus_rule], prepare=_floating_only("softplus"), onnx="Softplus")
+logsigmoid = Op(
+    "logsigmoid",
+    lambda xp, x: xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x))),
+    [lambda ops, g, x: g * ops.sigmoid(-x)],
+    prepare=_floating_only("logsigmoid"),
+)
+
+
+def _silu_piece(y: Any, x: Any, xp: Any) -> None:
+    xp.negative(x, out=y)
+    xp.exp(y, out=y)
+    y += 1
+    xp.divide(x, y, out=y)
+
+
+def _silu_backward_piece(y: Any, g: Any, x: Any, t: Any, xp: Any) -> None:
+    """g s (1 + x (1 - s)), with s the sigmoid of x."""
+    xp.negative(x, out=t)
+    xp.exp(t, out=t)
+    t += 1
+    xp.reciprocal(t, out=t)
+    xp.subtract(1, t, out=y)
+    y *= x
+    y += 1
+    y *= t
+    y *= g
+
+
+def _silu_backward(xp: Any, g: Any, needs: Any, x: Any) -> list[Any]:
+    return [in_pieces(xp, lambda y, g, x, t: _silu_backward_piece(y, g, x, t, xp), 1, g, x)]
+
+
+silu = Op(
+    "silu",
+    lambda xp, x: in_pieces(xp, lambda y, x: _silu_piece(y, x, xp), 0, x),
+    backward=_silu_backward,
+    composite=lambda ops, x: x * ops.sigmoid(x),
+    prepare=_floating_only("silu"),
+)
+mish = Op(
+    "mish",
+    lambda xp, x: x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, 0)),
+    [lambda ops, g, x: _mish_rule(ops, g, x)],
+    prepare=_floating_only("mish"),
+)
+
+
+def _mish_rule(ops: Any, g: Any, x: Any) -> Any:
+    t = ops.tanh(ops.softplus(x, beta=1, threshold=20))
+    return g * (t + x * ops.sigmoid(x) * (1 - t * t))
+
+
+# ---- gelu
+
+# Half the log-odds of the normal distribution function, divided by x, as a polynomial in x^2: minimax in the
+# error of x Phi(x), which is below 1e-7 before rounding (and the leading terms grow, so tanh saturates beyond).
+_LOGIT = (0.7978842161102218, 0.03633428353159538, -3.313000675531763e-05, -5.524015461505216e-05)
+_LOGIT += (3.969108936843627e-06, -1.3344637743604603e-07, 1.8056157048007227e-09)
+_DENSITY = 1 / math.sqrt(2 * math.pi)
+
+
+def _cdf(xp: Any, x: Any, out: Any, z: Any) -> None:
+    """The normal distribution function of float32 numbers into `out`; z is for work."""
+    xp.multiply(x, x, out=z)
+    xp.multiply(z, _LOGIT[6], out=out)
+    for c in _LOGIT[5:0:-1]:
+        out += c
+        out *= z
+    out += _LOGIT[0]
+    out *= x
+    xp.tanh(out, out=out)
+    out *= 0.5
+    out += 0.5
+
+
+def _gelu(xp: Any, x: Any) -> Any:
+    if x.dtype != F32:
+        cdf = erf.op.forward(xp, x * math.sqrt(0.5)) * 0.5 + 0.5  # type: ignore[attr-defined]
+        return x * cdf, cdf
+    cdf = xp.empty(x.shape, x.dtype)
+    flat = cdf.reshape(-1)
+    x = xp.ascontiguousarray(x)
+    y = xp.empty(x.shape, x.dtype)
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    for part in blocks(flat.size):
+        _cdf(xp, flat_x[part], flat[part], flat_y[part])
+        xp.multiply(flat_x[part], flat[part], out=flat_y[part])
+    return y, cdf
+
+
+def _gelu_backward_piece(y: Any, g: Any, x: Any, cdf: Any, xp: Any) -> None:
+    """g (Phi(x) + x phi(x)), phi the density."""
+    xp.multiply(x, x, out=y)
+    y *= -0.5
+    xp.exp(y, out=y)
+    y *= x
+    y *= _DENSITY
+    y += cdf
+    y *= g
+
+
+gelu = Op(
+    "gelu",
+    _gelu,
+    backward=lambda xp, g, needs, x, cdf: [
+        in_pieces(xp, lambda y, g, x, c: _gelu_backward_piece(y, g, x, c, xp), 0, g, x, cdf)
+    ],
+    composite=lambda ops, x: x * (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5,
+    extras=("cdf",),
+    prepare=_floating_only("gelu"),
+    onnx="Gelu",
+)
+_C, _K = math.sqrt(2 / math.pi), 0.044715
+
+
+def _gelu_tanh(xp: Any, x: Any) -> Any:
+    x = xp.ascontiguousarray(x)
+    t = in_pieces(xp, lambda y, x: _tanh_piece(y, x, xp), 0, x)
+    return in_pieces(xp, lambda y, x, t: _half_sum(y, x, t, xp), 0, x, t), t
+
+
+def _tanh_piece(y: Any, x: Any, xp: Any) -> None:
+    xp.multiply(x, x, out=y)
+    y *= _C * _K
+    y += _C
+    y *= x
+    xp.tanh(y, out=y)
+
+
+def _half_sum(y: Any, x: Any, t: Any, xp: Any) -> None:
+    xp.multiply(t, 0.5, out=y)
+    y += 0.5
+    y *= x
+
+
+def _gelu_tanh_piece(y: Any, g: Any, x: Any, t: Any, s: Any, xp: Any) -> None:
+    """g / 2 (1 + t + (1 - t^2) x u'), where t = tanh(u)."""
+    xp.multiply(t, t, out=s)
+    xp.subtract(1, s, out=s)
+    xp.multiply(x, x, out=y)
+    y *= 3 * _C * _K
+    y += _C
+    y *= x
+    y *= s
+    y += t
+    y += 1
+    y *= g
+    y *= 0.5
+
+
+gelu_tanh = Op(
+    "gelu_tanh",
+    _gelu_tanh,
+    backward=lambda xp, g, needs, x, t: [
+        in_pieces(xp, lambda y, g, x, t, s: _gelu_tanh_piece(y, g, x, t, s, xp), 1, g, x, t)
+    ],
+    composite=lambda ops, x: x * (ops.tanh((x + x * x * x * _K) * _C) + 1) * 0.5,
+    extras=("t",),
+    prepare=_floating_only("gelu"),
+)
+
+# ---- softmax
+
+
+def _softmax_prepare(name: str) -> Callable[..., Prepared]:
+    def prepare(x: Any, *, dim: int) -> Prepared:
+        if isinstance(x, Variable) and category(x.array.dtype) < 2:
+            raise RuntimeError(
+                f"[{name}] the dtype must be floating, came {describe(x)}: use dtype=, or .float()"
+            )
+        return (x,), {"dim": axis_of(name, dim, x.ndim)}
+
+    return prepare
+
+
+def softmax_rows(xp: Any, x: Any, out: Any) -> None:
+    """Softmax of the rows of a contiguous matrix; `out` may be the matrix itself."""
+    for part in blocks(*x.shape):
+        y = out[part]
+        xp.subtract(x[part], row_max(xp, x[part])[:, None], out=y)
+        xp.exp(y, out=y)
+        y *= (1 / row_sum(xp, y))[:, None]
+
+
+def _log_softmax_rows(xp: Any, x: Any, out: Any) -> None:
+    for part in blocks(*x.shape):
+        y = out[part]
+        xp.subtract(x[part], row_max(xp, x[part])[:, None], out=y)
+        y -= xp.log(row_sum(xp, xp.exp(y)))[:, None]
+
+
+def _rowwise(body: Callable[..., None]) -> Callable[..., Any]:
+    """An array function along `dim` from one on the rows of matrices: body(xp, *matrices, out)."""
+
+    def forward(xp: Any, *arrays: Any, dim: int) -> Any:
+        if not arrays[0].size:
+            return xp.empty(arrays[0].shape, arrays[0].dtype)
+        if not arrays[0].ndim:
+            return forward(xp, *[a.reshape(1) for a in arrays], dim=0).reshape(())
+        moved = [last(xp, a, dim) for a in arrays]
+        y = xp.empty(moved[0].shape, moved[0].dtype)
+        width = y.shape[-1]
+        body(xp, *[a.reshape(-1, width) for a in moved], y.reshape(-1, width))
+        return back(xp, y, dim)
+
+    return forward
+
+
+def _softmax_backward_rows(xp: Any, g: Any, y: Any, out: Any) -> None:
+    for part in blocks(*y.shape):
+        t = out[part]
+        xp.multiply(g[part], y[part], out=t)
+        s = row_sum(xp, t)
+        xp.subtract(g[part], s[:, None], out=t)
+        t *= y[part]
+
+
+def _log_softmax_backward_rows(xp: Any, g: Any, y: Any, out: Any) -> None:
+    for part in blocks(*y.shape):
+        t = out[part]
+        xp.exp(y[part], out=t)
+        t *= row_sum(xp, g[part])[:, None]
+        xp.subtract(g[part], t, out=t)
+
+
+_softmax, _log_softmax = _rowwise(softmax_rows), _rowwise(_log_softmax_rows)
+_softmax_backward = _rowwise(_softmax_backward_rows)
+_log_softmax_backward = _rowwise(_log_softmax_backward_rows)
+
+
+def _softmax_backward_y(ops: Any, g: Any, gy: Any, y: Any, dim: int) -> Any:
+    inner = gy - ops.sum(gy * y, dim=dim, keepdim=True)
+    return g * inner - gy * ops.sum(g * y, dim=dim, keepdim=True)
+
+
+softmax_backward = Op(
+    "softmax_backward",
+    lambda xp, gy, y, *, dim: _softmax_backward(xp, gy, y, dim=dim),
+    [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim), _softmax_backward_y],
+)
+softmax = Op(
+    "softmax",
+    lambda xp, x, *, dim: _softmax(xp, x, dim=dim),
+    [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim)],
+    prepare=_softmax_prepare("softmax"),
+    onnx="Softmax",
+)
+log_softmax_backward = Op(
+    "log_softmax_backward",
+    lambda xp, gy, y, *, dim: _log_softmax_backward(xp, gy, y, dim=dim),
+    [
+        lambda ops, g, y, dim: g - ops.sum(g * ops.exp(y), dim=dim, keepdim=True),
+        lambda ops, g, gy, y, dim: -g * ops.exp(y) * ops.sum(gy, dim=dim, keepdim=True),
+    ],
+)
+log_softmax = Op(
+    "log_softmax",
+    lambda xp, x, *, dim: _log_softmax(xp, x, dim=dim),
+    [lambda ops, g, y, dim: ops.log_softmax_backward(g, y, dim=dim)],
+    prepare=_softmax_prepare("log_softmax"),
+    onnx="LogSoftmax",
+)

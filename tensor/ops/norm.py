@@ -1,0 +1,191 @@
+"""Normalisation: of rows (layer norm, RMS norm) and of channels (batch, group and instance norm)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ...autograd.engine import Variable
+from ...autograd.op import Op, describe
+from .linear import same_dtype
+from .rows import blocks, column_sum, row_sum
+
+Prepared = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _matrix(x: Any, shape: tuple[int, ...]) -> Any:
+    return x.reshape(-1, math.prod(shape))
+
+
+def _check(name: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> None:
+    if not shape:
+        raise RuntimeError(f"[{name}] normalized_shape must have at least one dimension, came {list(shape)}")
+    if tuple(x.shape[-len(shape) :]) != shape or x.ndim < len(shape):
+        raise RuntimeError(
+            f"[{name}] the input's last dimensions must be normalized_shape {list(shape)}, came {describe(x)}"
+        )
+    for what, p in (("weight", weight), ("bias", bias)):
+        if p is not None and tuple(p.shape) != shape:
+            raise RuntimeError(
+                f"[{name}] {what} must have normalized_shape {list(shape)}, came {describe(p)}"
+            )
+    same_dtype(name, x, weight, bias)
+
+
+def _layer_norm_prepare(x: Any, weight: Any, bias: Any, *, shape: Any, eps: float) -> Prepared:
+    shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    if isinstance(x, Variable):
+        _check("layer_norm", x, weight, bias, shape)
+    return (x, weight, bias), {"shape": shape, "eps": eps}
+
+
+def _layer_norm(xp: Any, x: Any, weight: Any, bias: Any, *, shape: tuple[int, ...], eps: float) -> Any:
+    rows = _matrix(x, shape)
+    y, normal = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype)
+    scale = xp.empty((rows.shape[0], 1), x.dtype)
+    w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
+    width = rows.shape[1]
+    for part in blocks(*rows.shape):
+        c, t = normal[part], y[part]
+        xp.subtract(rows[part], (row_sum(xp, rows[part]) * (1 / width))[:, None], out=c)
+        xp.multiply(c, c, out=t)
+        r = scale[part]
+        r[:, 0] = row_sum(xp, t)
+        r *= 1 / width
+        r += eps
+        xp.sqrt(r, out=r)
+        xp.reciprocal(r, out=r)
+        c *= r
+        _affine(xp, c, w, b, t)
+    return y.reshape(x.shape), normal, scale
+
+
+def _affine(xp: Any, x: Any, weight: Any, bias: Any, out: Any) -> None:
+    if weight is not None:
+        xp.multiply(x, weight, out=out)
+    elif bias is None:
+        out[...] = x
+    if bias is not None:
+        xp.add(out if weight is not None else x, bias, out=out)
+
+
+def _layer_norm_backward(
+    xp: Any, g: Any, needs: Any, weight: Any, normal: Any, scale: Any, x_shape: Any, shape: Any
+) -> list[Any]:
+    """With n the normalised rows, r the scales and h = g weight: r (h - mean h - n mean(h n))."""
+    g = xp.ascontiguousarray(g).reshape(normal.shape)
+    dx = xp.empty(normal.shape, g.dtype) if needs[0] else None
+    dw = xp.zeros(normal.shape[1], g.dtype) if needs[1] else None
+    db = xp.zeros(normal.shape[1], g.dtype) if needs[2] else None
+    w = None if weight is None else weight.reshape(-1)
+    width = normal.shape[1]
+    for part in blocks(*normal.shape):
+        gp, n = g[part], normal[part]
+        if db is not None:
+            db += column_sum(xp, gp)
+        product = gp * n
+        if dw is not None:
+            dw += column_sum(xp, product)
+        if dx is None:
+            continue
+        r = scale[part] * (-1 / width)
+        inner = row_sum(xp, product) if w is None else product @ w
+        mean = row_sum(xp, gp) if w is None else gp @ w
+        d = dx[part]
+        h = xp.multiply(gp, scale[part], out=d)
+        if w is not None:
+            h *= w
+        xp.multiply(n, inner[:, None] * r, out=product)
+        product += mean[:, None] * r
+        d += product
+    return [
+        None if dx is None else dx.reshape(x_shape),
+        None if dw is None else dw.reshape(shape),
+        None if db is None else db.reshape(shape),
+    ]
+
+
+def _layer_norm_composite(ops: Any, x: Any, weight: Any, bias: Any, *, shape: Any, eps: float) -> Any:
+    dims = tuple(range(x.ndim - len(shape), x.ndim))
+    centred = x - ops.mean(x, dim=dims, keepdim=True)
+    y = centred * ops.rsqrt(ops.mean(centred * centred, dim=dims, keepdim=True) + eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+layer_norm = Op(
+    "layer_norm",
+    _layer_norm,
+    backward=_layer_norm_backward,
+    composite=_layer_norm_composite,
+    extras=("normal", "scale"),
+    prepare=_layer_norm_prepare,
+    onnx="LayerNormalization",
+)
+
+
+def _rms_norm_prepare(x: Any, weight: Any, *, shape: Any, eps: float) -> Prepared:
+    shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    if isinstance(x, Variable):
+        _check("rms_norm", x, weight, None, shape)
+    return (x, weight), {"shape": shape, "eps": eps}
+
+
+def _rms_norm(xp: Any, x: Any, weight: Any, *, shape: tuple[int, ...], eps: float) -> Any:
+    rows = _matrix(x, shape)
+    y = xp.empty(rows.shape, x.dtype)
+    scale = xp.empty((rows.shape[0], 1), x.dtype)
+    w = None if weight is None else weight.reshape(-1)
+    for part in blocks(*rows.shape):
+        t = xp.multiply(rows[part], rows[part], out=y[part])
+        r = scale[part]
+        r[:, 0] = row_sum(xp, t)
+        r *= 1 / rows.shape[1]
+        r += eps
+        xp.sqrt(r, out=r)
+        xp.reciprocal(r, out=r)
+        xp.multiply(rows[part], r, out=t)
+        if w is not None:
+            t *= w
+    return y.reshape(x.shape), scale
+
+
+def _rms_norm_backward(
+    xp: Any, g: Any, needs: Any, x: Any, weight: Any, scale: Any, x_shape: Any, shape: Any
+) -> list[Any]:
+    """With r the scales, n = r x and h = g weight: r (h - n mean(h n))."""
+    rows = _matrix(x, shape)
+    g = xp.ascontiguousarray(g).reshape(rows.shape)
+    dx = xp.empty(rows.shape, g.dtype)
+    dw = xp.zeros(rows.shape[1], g.dtype) if needs[1] else None
+    w = None if weight is None else weight.reshape(-1)
+    for part in blocks(*rows.shape):
+        r = scale[part]
+        product = g[part] * rows[part]
+        inner = row_sum(xp, product) if w is None else product @ w
+        d = xp.multiply(g[part], r, out=dx[part])
+        if w is not None:
+            d *= w
+        if dw is not None:
+            product *= r
+            dw += column_sum(xp, product)
+        xp.multiply(rows[part], inner[:, None] * (r * r * r * (1 / rows.shape[1])), out=product)
+        d -= product
+    return [dx.reshape(x_shape), None if dw is None else dw.reshape(shape)]
+
+
+rms_norm = Op(
+    "rms_norm",
+    _rms_norm,
+    backward=_rms_norm_backward,
+    composite=lambda ops, x, weight, *, shape, eps: _rms_norm_composite(ops, x, weight, shape, eps),
+    extras=("scale",),
+    prepare=_rms_norm_prepare,
+    onnx="RMSNormalization",
+)
+
+
+def _rms_norm_composite(ops: Any, x: Any, weight: Any, shape: Any, eps: float) -> Any:
+    dims = tuple(range(x.ndim - len(shape), x.ndim))
+    y = x * ops.rsqrt(ops.mean(x * x, dim=dims, keepdim=True) + eps)
+    return y if weight is None else y * weight
