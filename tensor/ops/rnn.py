@@ -1,0 +1,405 @@
+"""Recurrent layers as one op a layer and direction: LSTM, GRU and the plain RNN over a whole sequence.
+
+Rows of `x` are (time, sample) pairs, time first: (sum of sizes, input). `sizes` says how many samples each time
+step has, never growing (a packed sequence), so that a step works on the first rows of the state, whatever the
+direction. The products with the input, and those that make the gradients of weights, are one GEMM for all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...autograd.op import Op
+from . import linear as _linear  # noqa: F401  (the composites use it)
+
+Arrays = tuple[Any, ...]
+
+
+def _spans(sizes: Sequence[int], reverse: bool) -> list[tuple[int, int]]:
+    """Rows of each step, in the order in which the layer goes through them."""
+    spans, start = [], 0
+    for n in sizes:
+        spans.append((start, start + n))
+        start += n
+    return spans[::-1] if reverse else spans
+
+
+def _sigmoid_(xp: Any, a: Any) -> None:
+    xp.negative(a, out=a)
+    xp.exp(a, out=a)
+    a += 1
+    xp.reciprocal(a, out=a)
+
+
+def _project(x: Any, weight: Any, bias: Any) -> Any:
+    y = x @ weight.T
+    if bias is not None:
+        y += bias
+    return y
+
+
+def _incoming(parts: Sequence[Any], shapes: Sequence[Any], like: Any, xp: Any) -> list[Any]:
+    """Gradients of the outputs; those of states as arrays of our own, zeros where there are none."""
+    made = [parts[0]]
+    for g, shape in zip(parts[1:], shapes):
+        made.append(xp.zeros(shape, like.dtype) if g is None else g.copy())
+    return made
+
+
+def _weight_gradients(
+    needs: Sequence[bool], x: Any, h_before: Any, dx: Any, dh: Any, w_ih: Any
+) -> tuple[Any, Any, Any, Any, Any]:
+    """Gradients of (x, w_ih, w_hh, b_ih, b_hh) from those of the two products before the nonlinearity."""
+    bias_ih = dx.sum(0) if needs[3] else None
+    if not needs[4]:
+        bias_hh = None
+    else:
+        bias_hh = bias_ih.copy() if dx is dh and bias_ih is not None else dh.sum(0)
+    return (
+        dx @ w_ih if needs[0] else None,
+        dx.T @ x if needs[1] else None,
+        dh.T @ h_before if needs[2] else None,
+        bias_ih,
+        bias_hh,
+    )
+
+
+# ---- LSTM (Hochreiter and Schmidhuber 1997), with a projection of the output (Sak et al. 2014)
+
+
+def _lstm(
+    xp: Any,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    w_hr: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> Arrays:
+    gates = _project(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    total, size = len(x), c0.shape[1]
+    h, c = h0.copy(), c0.copy()
+    y, h_before = xp.empty((total, h.shape[1]), x.dtype), xp.empty((total, h.shape[1]), x.dtype)
+    c_before, tanh_c = xp.empty((total, size), x.dtype), xp.empty((total, size), x.dtype)
+    hidden = y if w_hr is None else xp.empty((total, size), x.dtype)
+    for a, b in _spans(sizes, reverse):
+        part, now, cell = gates[a:b], h[: b - a], c[: b - a]
+        h_before[a:b], c_before[a:b] = now, cell
+        part += now @ w_hh.T
+        candidate = xp.tanh(part[:, 2 * size : 3 * size])
+        _sigmoid_(xp, part)
+        part[:, 2 * size : 3 * size] = candidate
+        cell *= part[:, size : 2 * size]
+        candidate *= part[:, :size]
+        cell += candidate
+        xp.tanh(cell, out=tanh_c[a:b])
+        xp.multiply(tanh_c[a:b], part[:, 3 * size :], out=hidden[a:b])
+        if w_hr is not None:
+            y[a:b] = hidden[a:b] @ w_hr.T
+        now[...] = y[a:b]
+    return (y, h, c), gates, h_before, c_before, tanh_c, hidden
+
+
+def _lstm_backward(
+    xp: Any,
+    g: Sequence[Any],
+    needs: Sequence[bool],
+    x: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    w_hr: Any,
+    sizes: tuple[int, ...],
+    reverse: bool,
+    gates: Any,
+    h_before: Any,
+    c_before: Any,
+    tanh_c: Any,
+    hidden: Any,
+) -> list[Any]:
+    size = c0.shape[1]
+    dy, dh, dc = _incoming(g, [(len(c0), h_before.shape[1]), c0.shape], x, xp)
+    dgates = xp.empty_like(gates)
+    dout = xp.empty_like(h_before) if w_hr is not None else None
+    for a, b in reversed(_spans(sizes, reverse)):
+        n = b - a
+        part, into, t = gates[a:b], dgates[a:b], tanh_c[a:b]
+        i, f, cand, o = (part[:, k * size : (k + 1) * size] for k in range(4))
+        d = dh[:n] if dy is None else dh[:n] + dy[a:b]
+        if dout is not None:
+            dout[a:b] = d
+            d = d @ w_hr
+        inner = dc[:n]
+        inner += d * o * (1 - t * t)
+        into[:, :size] = inner * cand * i * (1 - i)
+        into[:, size : 2 * size] = inner * c_before[a:b] * f * (1 - f)
+        into[:, 2 * size : 3 * size] = inner * i * (1 - cand * cand)
+        into[:, 3 * size :] = d * t * o * (1 - o)
+        inner *= f
+        dh[:n] = into @ w_hh
+    dx, dw_ih, dw_hh, db_ih, db_hh = _weight_gradients(
+        [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
+    )
+    dw_hr = dout.T @ hidden if dout is not None and needs[7] else None
+    return [dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh, dw_hr][: len(needs)]
+
+
+def _unrolled(
+    ops: Any,
+    state: list[Any],
+    sizes: Sequence[int],
+    reverse: bool,
+    step: Callable[[int, int, list[Any]], list[Any]],
+) -> tuple[Any, ...]:
+    """The loop over time on Tensors: (y, *states). `step` maps the rows of a step and the state to the new state."""
+    parts: dict[int, Any] = {}
+    for a, b in _spans(sizes, reverse):
+        n = b - a
+        new = step(a, b, [s[:n] for s in state])
+        parts[a] = new[0]
+        state = [fresh if n == len(old) else ops.cat(fresh, old[n:], dim=0) for fresh, old in zip(new, state)]
+    return ops.cat(*[parts[a] for a in sorted(parts)], dim=0), *state
+
+
+def _linear_of(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return ops.linear(x, weight) if bias is None else ops.linear(x, weight, bias)
+
+
+def _lstm_composite(
+    ops: Any,
+    x: Any,
+    h0: Any,
+    c0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    w_hr: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> tuple[Any, ...]:
+    size = c0.shape[1]
+    projected = _linear_of(ops, x, w_ih, b_ih)
+
+    def step(a: int, b: int, state: list[Any]) -> list[Any]:
+        h, c = state
+        gates = projected[a:b] + _linear_of(ops, h, w_hh, b_hh)
+        i, f, cand, o = (gates[:, k * size : (k + 1) * size] for k in range(4))
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(cand)
+        h = ops.sigmoid(o) * ops.tanh(c)
+        return [h if w_hr is None else ops.linear(h, w_hr), c]
+
+    return _unrolled(ops, [h0, c0], sizes, reverse, step)
+
+
+lstm_sequence = Op(
+    "lstm_sequence",
+    _lstm,
+    backward=_lstm_backward,
+    composite=_lstm_composite,
+    extras=("gates", "h_before", "c_before", "tanh_c", "hidden"),
+    outputs=3,
+    onnx="LSTM",
+)
+
+# ---- GRU (Cho et al. 2014), with the reset gate after the product as in cuDNN
+
+
+def _gru(
+    xp: Any,
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> Arrays:
+    gates = _project(x, w_ih, b_ih)
+    total, size = len(x), h0.shape[1]
+    h = h0.copy()
+    y, h_before, recurrent = (xp.empty((total, size), x.dtype) for _ in range(3))
+    for a, b in _spans(sizes, reverse):
+        part, now = gates[a:b], h[: b - a]
+        h_before[a:b] = now
+        inner = _project(now, w_hh, b_hh)
+        recurrent[a:b] = inner[:, 2 * size :]
+        both = part[:, : 2 * size]
+        both += inner[:, : 2 * size]
+        _sigmoid_(xp, both)
+        new = part[:, 2 * size :]
+        new += part[:, :size] * recurrent[a:b]
+        xp.tanh(new, out=new)
+        now -= new
+        now *= part[:, size : 2 * size]
+        now += new
+        y[a:b] = now
+    return (y, h), gates, h_before, recurrent
+
+
+def _gru_backward(
+    xp: Any,
+    g: Sequence[Any],
+    needs: Sequence[bool],
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    sizes: tuple[int, ...],
+    reverse: bool,
+    gates: Any,
+    h_before: Any,
+    recurrent: Any,
+) -> list[Any]:
+    size = h0.shape[1]
+    dy, dh = _incoming(g, [h0.shape], x, xp)
+    dgates = xp.empty_like(gates)
+    dinner = xp.empty_like(gates)
+    for a, b in reversed(_spans(sizes, reverse)):
+        n = b - a
+        part, into, back = gates[a:b], dgates[a:b], dinner[a:b]
+        r, z, new = (part[:, k * size : (k + 1) * size] for k in range(3))
+        d = dh[:n] if dy is None else dh[:n] + dy[a:b]
+        dnew = d * (1 - z) * (1 - new * new)
+        into[:, :size] = dnew * recurrent[a:b] * r * (1 - r)
+        into[:, size : 2 * size] = d * (h_before[a:b] - new) * z * (1 - z)
+        into[:, 2 * size :] = dnew
+        back[:, : 2 * size] = into[:, : 2 * size]
+        back[:, 2 * size :] = dnew * r
+        dh[:n] = d * z + back @ w_hh
+    dx, *weights = _weight_gradients([needs[0], *needs[2:6]], x, h_before, dgates, dinner, w_ih)
+    return [dx, dh, *weights][: len(needs)]
+
+
+def _gru_composite(
+    ops: Any,
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+) -> tuple[Any, ...]:
+    size = h0.shape[1]
+    projected = _linear_of(ops, x, w_ih, b_ih)
+
+    def step(a: int, b: int, state: list[Any]) -> list[Any]:
+        (h,) = state
+        outer, inner = projected[a:b], _linear_of(ops, h, w_hh, b_hh)
+        gates = ops.sigmoid(outer[:, : 2 * size] + inner[:, : 2 * size])
+        r, z = gates[:, :size], gates[:, size:]
+        new = ops.tanh(outer[:, 2 * size :] + r * inner[:, 2 * size :])
+        return [new + z * (h - new)]
+
+    return _unrolled(ops, [h0], sizes, reverse, step)
+
+
+gru_sequence = Op(
+    "gru_sequence",
+    _gru,
+    backward=_gru_backward,
+    composite=_gru_composite,
+    extras=("gates", "h_before", "recurrent"),
+    outputs=2,
+    onnx="GRU",
+)
+
+# ---- the plain recurrence (Elman 1990)
+
+
+def _rnn(
+    xp: Any,
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+    relu: bool = False,
+) -> Arrays:
+    out = _project(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    h = h0.copy()
+    h_before = xp.empty(out.shape, x.dtype)
+    for a, b in _spans(sizes, reverse):
+        part, now = out[a:b], h[: b - a]
+        h_before[a:b] = now
+        part += now @ w_hh.T
+        if relu:
+            xp.maximum(part, 0, out=part)
+        else:
+            xp.tanh(part, out=part)
+        now[...] = part
+    return (out, h), h_before, out
+
+
+def _rnn_backward(
+    xp: Any,
+    g: Sequence[Any],
+    needs: Sequence[bool],
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    sizes: tuple[int, ...],
+    reverse: bool,
+    relu: bool,
+    h_before: Any,
+    out: Any,
+) -> list[Any]:
+    dy, dh = _incoming(g, [h0.shape], x, xp)
+    dout = xp.empty_like(out)
+    for a, b in reversed(_spans(sizes, reverse)):
+        n = b - a
+        d = dh[:n] if dy is None else dh[:n] + dy[a:b]
+        xp.multiply(d, out[a:b] > 0 if relu else 1 - out[a:b] * out[a:b], out=dout[a:b])
+        dh[:n] = dout[a:b] @ w_hh
+    dx, *weights = _weight_gradients([needs[0], *needs[2:6]], x, h_before, dout, dout, w_ih)
+    return [dx, dh, *weights][: len(needs)]
+
+
+def _rnn_composite(
+    ops: Any,
+    x: Any,
+    h0: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    *,
+    sizes: tuple[int, ...],
+    reverse: bool = False,
+    relu: bool = False,
+) -> tuple[Any, ...]:
+    projected = _linear_of(ops, x, w_ih, b_ih)
+
+    def step(a: int, b: int, state: list[Any]) -> list[Any]:
+        before = projected[a:b] + _linear_of(ops, state[0], w_hh, b_hh)
+        return [ops.relu(before) if relu else ops.tanh(before)]
+
+    return _unrolled(ops, [h0], sizes, reverse, step)
+
+
+rnn_sequence = Op(
+    "rnn_sequence",
+    _rnn,
+    backward=_rnn_backward,
+    composite=_rnn_composite,
+    extras=("h_before", "out"),
+    outputs=2,
+    onnx="RNN",
+)
