@@ -95,17 +95,13 @@ def load(
     The format is recognised by content, checksums are verified, and no file makes this take much more memory
     than its own size. `f`: a path or a file opened for binary reading. `map_location`: None, a device, its
     name, a dict of names or a function, as in PyTorch; tensors arrive on the CPU, so it must come to "cpu".
-    `mmap` is accepted for PyTorch scripts and changes nothing: the result is never tied to the file.
+    `weights_only` is accepted and changes nothing: whole objects, which could run code, are refused by name either
+    way. `mmap` is accepted for PyTorch scripts and changes nothing: the result is never tied to the file.
 
     Raises:
         CheckpointError (a RuntimeError): the file is damaged, cut off, foreign, or needs more than data
-        types. FileNotFoundError, OSError: it cannot be opened. ValueError: weights_only=False.
+        types. FileNotFoundError, OSError: it cannot be opened.
     """
-    if weights_only is False:
-        raise ValueError(
-            "[load] weights_only must be True: whole Python objects could run code from the file, which "
-            "ringgrad never does. Save a state_dict() and load it into a module that you built"
-        )
     _check_location(map_location)
     with Source(f if _path(f) is None else _path(f)) as source:
         return _read(source)
