@@ -85,6 +85,8 @@ def tensor(
     Python floats become the default float type, integers int64, bools bool; arrays keep their type.
     """
     array = _from_data(data)
+    if array.dtype.kind in "USM":
+        raise TypeError(f"[tensor] data must be numbers, came {array.dtype.name}")
     if array.dtype == object:
         raise ValueError(
             f"[tensor] data must be numbers in sequences of equal lengths, came {type(data).__name__}"

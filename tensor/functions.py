@@ -159,16 +159,23 @@ class Extreme(NamedTuple):
     indices: Any
 
 
+def _array(name: str, input: Any) -> Any:
+    try:
+        return input.array
+    except AttributeError:
+        raise TypeError(f"[{name}] must be called with a Tensor, came {type(input).__name__}") from None
+
+
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum over `dim` (an int, several, or None for all)."""
-    if dim is None and dtype is None and not keepdim and input.array.dtype in SHORT:
+    if dim is None and dtype is None and not keepdim and _array("sum", input).dtype in SHORT:
         return _r.sum_all(input)
     return _r.sum(input, dim=dim, keepdim=keepdim, dtype=dtype)
 
 
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Mean over `dim`."""
-    if dim is None and dtype is None and not keepdim and input.array.dtype in SHORT:
+    if dim is None and dtype is None and not keepdim and _array("mean", input).dtype in SHORT:
         return _r.mean_all(input)
     return _r.mean(input, dim=dim, keepdim=keepdim, dtype=dtype)
 

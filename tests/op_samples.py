@@ -53,10 +53,10 @@ class A(NamedTuple):
         values = values.reshape(self.shape)
         dtype = np.dtype(dtype)
         if dtype.kind == "b":
-            return values > (self.low + self.high) / 2
+            return np.asarray(values > (self.low + self.high) / 2)
         if dtype.kind == "u":
-            return np.abs(np.round(values)).astype(dtype)
-        return np.round(values).astype(dtype) if dtype.kind == "i" else np.asarray(values.astype(dtype))
+            return np.asarray(np.abs(np.round(values)), dtype)
+        return np.asarray(np.round(values) if dtype.kind == "i" else values, dtype)
 
 
 class Sample(NamedTuple):

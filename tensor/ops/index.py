@@ -44,7 +44,8 @@ def plain_index(index: Any) -> tuple[Any, bool]:
             if hasattr(item, "__index__"):
                 item = item.__index__()
             else:
-                raise IndexError(
+                kind = TypeError if isinstance(item, str) else IndexError  # as PyTorch has it
+                raise kind(
                     f"[index] must be ints, slices, None, ..., or integer or bool tensors, came {type(item).__name__}"
                 )
         out.append(item)
@@ -151,10 +152,10 @@ def _index_of(name: str, index: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _inside(name: str, index: Any, size: int, low: int = 0) -> None:
+def _inside(name: str, index: Any, size: int, kind: type[Exception] = IndexError, low: int = 0) -> None:
     if index.size and (index.min() < low or index.max() >= size):
         bad = index.min() if index.min() < low else index.max()
-        raise IndexError(f"[{name}] indices must be in [{low}, {size - 1}], came {int(bad)}")
+        raise kind(f"[{name}] indices must be in [{low}, {size - 1}], came {int(bad)}")
 
 
 def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
@@ -170,7 +171,7 @@ def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
                 f"[gather] the index must not be larger than the input outside of dimension {d}, came"
                 f" {list(i.shape)} and {list(x.shape)}"
             )
-    _inside("gather", i, x.shape[d] if x.ndim else 1)
+    _inside("gather", i, x.shape[d] if x.ndim else 1, RuntimeError)
     return (x,), {"dim": d, "index": i}
 
 
@@ -200,10 +201,16 @@ def _scatter_into_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, in
     return out
 
 
+def _plain_prepare(x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Prepared:
+    """In a recorded backward the index comes back as a Tensor."""
+    return (x,), {"shape": shape, "dim": dim, "index": _index_of("scatter", index)}
+
+
 scatter_into_zeros = Op(
     "scatter_into_zeros",
     _scatter_into_zeros,
     [lambda ops, g, dim, index: ops.gather(g, dim=dim, index=index)],
+    prepare=_plain_prepare,
 )
 gather = Op(
     "gather",
@@ -238,6 +245,7 @@ index_add_zeros = Op(
     "index_add_zeros",
     _index_add_zeros,
     [lambda ops, g, dim, index: ops.index_select(g, dim=dim, index=index)],
+    prepare=_plain_prepare,
 )
 index_select = Op(
     "index_select",

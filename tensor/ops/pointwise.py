@@ -9,7 +9,7 @@ import numpy as np
 
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op
-from ..dtypes import BOOL, F32, category, to_numpy
+from ..dtypes import BOOL, F32, I64, category, to_numpy
 from .declare import binary, comparison, promoted, unary
 
 # ---- arithmetic
@@ -112,8 +112,8 @@ atan2 = binary(
 
 neg = unary("neg", lambda xp, x: -x, lambda g: -g, onnx="Neg", hint="bool tensors cannot be negated: use ~")
 abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x), onnx="Abs")
-sign = unary("sign", lambda xp, x: xp.sign(x), lambda g: g * 0, onnx="Sign")
-square = unary("square", lambda xp, x: x * x, lambda g, x: g * x * 2)
+sign = unary("sign", lambda xp, x: x.copy() if x.dtype == BOOL else xp.sign(x), lambda g: g * 0, onnx="Sign")
+square = unary("square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2)
 exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, onnx="Exp")
 expm1 = unary("expm1", lambda xp, x: xp.expm1(x), lambda g, y: g * (y + 1), floating=True)
 exp2 = unary("exp2", lambda xp, x: xp.exp2(x), lambda g, y: g * y * math.log(2), floating=True)
@@ -173,9 +173,19 @@ def _erf(xp: Any, x: Any) -> Any:
 
 
 # Numerator and denominator of erf(x) / x in x^2 on [-4, 4], to float32's precision (as in Eigen's and XLA's erf).
-_P: tuple[float, ...] = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05)
+_P: tuple[float, ...] = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+)
 _P += (-7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02)
-_Q: tuple[float, ...] = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03)
+_Q: tuple[float, ...] = (
+    -1.45660718464996e-05,
+    -2.13374055278905e-04,
+    -1.68282697438203e-03,
+    -7.37332916720468e-03,
+)
 _Q += (-1.42647390514189e-02,)
 
 
@@ -209,17 +219,50 @@ def _horner(xp: Any, coefficients: tuple[float, ...], z: Any, out: Any) -> None:
 
 
 # W. J. Cody, Rational Chebyshev approximations for the error function (1969): float64.
-_C1: tuple[float, ...] = (1.85777706184603153e-1, 3.16112374387056560e00, 1.13864154151050156e02, 3.77485237685302021e02)
+_C1: tuple[float, ...] = (
+    1.85777706184603153e-1,
+    3.16112374387056560e00,
+    1.13864154151050156e02,
+    3.77485237685302021e02,
+)
 _C1 += (3.20937758913846947e03,)
-_D1: tuple[float, ...] = (1.0, 2.36012909523441209e01, 2.44024637934444173e02, 1.28261652607737228e03, 2.84423683343917062e03)
-_C2: tuple[float, ...] = (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e00, 6.61191906371416295e01)
+_D1: tuple[float, ...] = (
+    1.0,
+    2.36012909523441209e01,
+    2.44024637934444173e02,
+    1.28261652607737228e03,
+    2.84423683343917062e03,
+)
+_C2: tuple[float, ...] = (
+    2.15311535474403846e-8,
+    5.64188496988670089e-1,
+    8.88314979438837594e00,
+    6.61191906371416295e01,
+)
 _C2 += (2.98635138197400131e02, 8.81952221241769090e02, 1.71204761263407058e03, 2.05107837782607147e03)
 _C2 += (1.23033935479799725e03,)
-_D2: tuple[float, ...] = (1.0, 1.57449261107098347e01, 1.17693950891312499e02, 5.37181101862009858e02, 1.62138957456669019e03)
+_D2: tuple[float, ...] = (
+    1.0,
+    1.57449261107098347e01,
+    1.17693950891312499e02,
+    5.37181101862009858e02,
+    1.62138957456669019e03,
+)
 _D2 += (3.29079923573345963e03, 4.36261909014324716e03, 3.43936767414372164e03, 1.23033935480374942e03)
-_C3: tuple[float, ...] = (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1, 1.25781726111229246e-1)
+_C3: tuple[float, ...] = (
+    1.63153871373020978e-2,
+    3.05326634961232344e-1,
+    3.60344899949804439e-1,
+    1.25781726111229246e-1,
+)
 _C3 += (1.60837851487422766e-2, 6.58749161529837803e-4)
-_D3: tuple[float, ...] = (1.0, 2.56852019228982242e00, 1.87295284992346047e00, 5.27905102951428412e-1, 6.05183413124413191e-2)
+_D3: tuple[float, ...] = (
+    1.0,
+    2.56852019228982242e00,
+    1.87295284992346047e00,
+    5.27905102951428412e-1,
+    6.05183413124413191e-2,
+)
 _D3 += (2.33520497626869185e-3,)
 
 

@@ -176,14 +176,19 @@ def _bool_prepare(name: str) -> Any:
     return prepare
 
 
+def _truth(x: Any, y: Any) -> Any:
+    """PyTorch keeps uint8 here, which was its bool once."""
+    return y.astype(x.dtype) if x.dtype.name == "uint8" else y
+
+
 all = Op(
     "all",
-    lambda xp, x, *, dim, keepdim: x.astype(bool).all(axis=dim, keepdims=keepdim),
+    lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).all(axis=dim, keepdims=keepdim)),
     prepare=_bool_prepare("all"),
 )
 any = Op(
     "any",
-    lambda xp, x, *, dim, keepdim: x.astype(bool).any(axis=dim, keepdims=keepdim),
+    lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).any(axis=dim, keepdims=keepdim)),
     prepare=_bool_prepare("any"),
 )
 

@@ -315,7 +315,7 @@ split = Op(
 
 def _unbind_prepare(x: Any, *, dim: int = 0) -> Prepared:
     if not x.ndim:
-        raise RuntimeError("[unbind] the tensor must have at least one dimension, came a 0-d one")
+        raise IndexError("[unbind] the tensor must have at least one dimension, came a 0-d one")
     return (x,), {"dim": axis_of("unbind", dim, x.ndim)}
 
 
