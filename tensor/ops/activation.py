@@ -404,15 +404,19 @@ _softmax_backward = _rowwise(_softmax_backward_rows)
 _log_softmax_backward = _rowwise(_log_softmax_backward_rows)
 
 
-def _softmax_backward_y(ops: Any, g: Any, gy: Any, y: Any, dim: int) -> Any:
-    inner = gy - ops.sum(gy * y, dim=dim, keepdim=True)
-    return g * inner - gy * ops.sum(g * y, dim=dim, keepdim=True)
+def _total(ops: Any, x: Any, dim: int) -> Any:
+    return ops.sum(x, dim=dim if x.ndim else (), keepdim=True)
+
+
+def _softmax_backward_p(ops: Any, g: Any, gy: Any, p: Any, dim: int) -> Any:
+    inner = gy - _total(ops, gy * p, dim)
+    return g * inner - gy * _total(ops, g * p, dim)
 
 
 softmax_backward = Op(
     "softmax_backward",
-    lambda xp, gy, y, *, dim: _softmax_backward(xp, gy, y, dim=dim),
-    [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim), _softmax_backward_y],
+    lambda xp, gy, p, *, dim: _softmax_backward(xp, gy, p, dim=dim),
+    [lambda ops, g, p, dim: ops.softmax_backward(g, p, dim=dim), _softmax_backward_p],
 )
 softmax = Op(
     "softmax",
@@ -423,10 +427,10 @@ softmax = Op(
 )
 log_softmax_backward = Op(
     "log_softmax_backward",
-    lambda xp, gy, y, *, dim: _log_softmax_backward(xp, gy, y, dim=dim),
+    lambda xp, gy, logs, *, dim: _log_softmax_backward(xp, gy, logs, dim=dim),
     [
-        lambda ops, g, y, dim: g - ops.sum(g * ops.exp(y), dim=dim, keepdim=True),
-        lambda ops, g, gy, y, dim: -g * ops.exp(y) * ops.sum(gy, dim=dim, keepdim=True),
+        lambda ops, g, logs, dim: g - _total(ops, g * ops.exp(logs), dim),
+        lambda ops, g, gy, logs, dim: -g * ops.exp(logs) * _total(ops, gy, dim),
     ],
 )
 log_softmax = Op(

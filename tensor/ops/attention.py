@@ -73,11 +73,11 @@ def _backward(
     q: Any,
     k: Any,
     v: Any,
+    mask: Any,
     keep: Any,
     y: Any,
     e: Any,
     total: Any,
-    mask_shape: Any,
     scale: float,
 ) -> list[Any]:
     """With P = e / total and D_i = g_i . y_i: dS = P (g v^T - D), by which the sums are divided out of g first."""
@@ -93,9 +93,7 @@ def _backward(
     for part in blocks(*flat.shape):
         flat[part] -= inner[part]
         flat[part] *= flat_e[part]
-    dmask = ds if needs[3] else None
-    if dmask is not None and mask_shape != ds.shape:
-        dmask = sum_to_shape.forward(xp, ds, shape=mask_shape)
+    dmask = sum_to_shape.forward(xp, ds, shape=mask.shape) if needs[3] else None
     dq = dk = None
     if needs[0]:
         dq = xp.matmul(ds, k)
