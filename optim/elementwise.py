@@ -18,6 +18,7 @@ from ..autograd.engine import array_namespace, wrap
 from .optimizer import Optimizer, Params, number, scalar
 
 BLOCK_BYTES = 1 << 18  # of each operand: measured flat from 128 KiB to 1 MiB, half as fast at 16 KiB
+ALONE_BYTES = 1 << 15  # a parameter this large is cheaper in a block of its own than copied into one with others
 
 
 class Block:
@@ -110,23 +111,24 @@ class Flat:
     def _cut(self, members: tuple[int, ...]) -> list[list[tuple[int, int, int]]]:
         # a GPU wants one long block, a CPU one that stays in its cache
         room = BLOCK_BYTES // self.work.itemsize if self.xp is np else self.starts[-1]
+        alone = ALONE_BYTES // self.work.itemsize if self.xp is np else self.starts[-1]
         cut: list[list[tuple[int, int, int]]] = []
-        pieces: list[tuple[int, int, int]] = []
-        filled, before = 0, -1
+        filled, before = room, -1
         for i in members:
-            if pieces and (i != before + 1 or filled >= room // 2):
-                cut.append(pieces)
-                pieces, filled = [], 0
-            at, size = 0, self.sizes[i]
-            while at < size:
-                n = min(size - at, room - filled)
-                pieces.append((i, at, at + n))
-                at, filled = at + n, filled + n
-                if filled == room:
-                    cut.append(pieces)
-                    pieces, filled = [], 0
+            size = self.sizes[i]
+            if size >= alone:
+                parts = -(-size // room)
+                ends = [size * k // parts for k in range(parts + 1)]
+                cut += [[(i, at, end)] for at, end in zip(ends, ends[1:])]
+                filled = room
+            elif size:
+                if i != before + 1 or filled + size > room:
+                    cut.append([])
+                    filled = 0
+                cut[-1].append((i, 0, size))
+                filled += size
             before = i
-        return [*cut, pieces] if pieces else cut
+        return cut
 
     def _prepare(self, block: Block, slots: Sequence[str]) -> Block:
         i, at, _ = block.pieces[0]
@@ -214,7 +216,8 @@ class Elementwise(Optimizer):
         kinds: dict[Any, list[Any]] = {}
         for p in dict.fromkeys(params):
             kinds.setdefault((array_namespace[type(p.array)], p.array.dtype), []).append(p)
-        flats = [Flat(members) for members in kinds.values()]
+        # small ones first: neighbours share a block
+        flats = [Flat(sorted(members, key=lambda p: p.array.size)) for members in kinds.values()]
         _as_before(flats)
         self._flats[index] = (list(params), flats)
         return flats
