@@ -40,7 +40,8 @@ class Op:
 
     rules     one gradient rule an input (None: no gradient); or one function for all inputs together:
               (ops, g, needs, names...) -> a gradient for each input
-    backward  for fused ops instead of rules: (xp, g, needs, names...) -> the same, on arrays only
+    backward  for fused ops: (xp, g, needs, names...) -> the same, on arrays only and faster. Where there are rules
+              too, they say what is kept (backward gets None for the rest) and serve the recorded backward
     composite the same function written with `ops`, for a recorded backward of a fused op
     extras    names of further arrays that the forward returns after the output, kept for the rules
     outputs   how many tensors the op returns; 0 when it depends on the arguments
@@ -235,7 +236,8 @@ class Plan:
     )
 
     def __init__(self, op: Op, mask: int) -> None:
-        calls = [op.together] if op.together else [c for i, c in enumerate(op.calls) if c and mask >> i & 1]
+        by_rules = bool(op.calls) and op.joint is None
+        calls = [c for i, c in enumerate(op.calls) if c and mask >> i & 1] if by_rules else [op.together]
         names = sorted({name for call in calls if call for name in call.names})
         place = {name: i for i, name in enumerate(op.inputs)}
         self.keep_y = "y" in names
@@ -369,7 +371,7 @@ class OpNode(Node):
         if op.together is None:
             grads = self._by_rules(g, array_ops, saved)
         else:
-            values = [saved[n] for n in op.together.names]
+            values = [saved.get(n) for n in op.together.names]
             if op.joint is not None:
                 grads = list(op.joint(array_ops, g, self.needs(), *values))
             else:
@@ -405,7 +407,7 @@ class OpNode(Node):
     def _vjp_recorded(self, g: Any) -> list[Any]:
         """The same with Tensors: saved arrays become Tensors again, with their place in the graph."""
         op = self.op
-        assert op.backward is None, f"op {op.name} has a backward on arrays and no composite"
+        assert op.backward is None or op.calls, f"op {op.name} has a backward on arrays and no composite"
         env: dict[str, Any] = {}
         for name, value in self.saved.items():
             if name in self.positions:
@@ -525,11 +527,13 @@ class ArrayOps:
         forward, prepare, extras = op.forward, op.prepare, op.extras
 
         def call(*args: Any, **kw: Any) -> Any:
-            if any(isinstance(a, np.generic) for a in args):  # what NumPy's arithmetic makes of 0-d arrays
-                args = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in args)
+            for a in args:
+                if isinstance(a, np.generic):  # what NumPy's arithmetic makes of 0-d arrays
+                    args = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in args)
+                    break
             if prepare is not None:
                 args, kw = prepare(*args, **kw)
-            y = forward(namespace_of(args), *args, **kw)
+            y = forward(np if len(array_namespace) == 1 else namespace_of(args), *args, **kw)
             return y[0] if extras else y
 
         self.__dict__[name] = call

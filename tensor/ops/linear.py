@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...autograd.engine import Variable
-from ...autograd.op import Op, describe
+from ...autograd.op import Op, array_ops, describe
 from ..dtypes import BOOL
+from .rows import column_sum
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -62,10 +63,28 @@ def _matmul_b(ops: Any, g: Any, a: Any, b_shape: tuple[int, ...]) -> Any:
     return ops.sum_to_shape(ops.matmul(ops.transpose(a, dim0=-1, dim1=-2), g), shape=b_shape)
 
 
+def _matmul_backward(
+    xp: Any, g: Any, needs: list[bool], a: Any, b: Any, a_shape: Any, b_shape: Any
+) -> list[Any]:
+    """Both gradients on arrays, the usual shapes first."""
+    if len(b_shape) == 2 and len(a_shape) >= 2:
+        rows = g.reshape(-1, g.shape[-1])
+        ga = (rows @ b.T).reshape(a_shape) if needs[0] else None
+        gb = a.reshape(-1, a_shape[-1]).T @ rows if needs[1] else None
+    elif len(a_shape) > 2 and a_shape[:-2] == b_shape[:-2]:
+        ga = g @ b.swapaxes(-1, -2) if needs[0] else None
+        gb = a.swapaxes(-1, -2) @ g if needs[1] else None
+    else:
+        ga = _matmul_a(array_ops, g, b, a_shape) if needs[0] else None
+        gb = _matmul_b(array_ops, g, a, b_shape) if needs[1] else None
+    return [ga, gb]
+
+
 matmul = Op(
     "matmul",
     _matmul,
     [_matmul_a, _matmul_b],
+    backward=_matmul_backward,
     prepare=_matmul_prepare,
     hint="the last dimension of the first must equal the last but one of the second, batches must broadcast",
     onnx="MatMul",
@@ -82,13 +101,36 @@ def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
 
 def _linear_prepare(x: Any, weight: Any, bias: Any = None) -> Prepared:
     if isinstance(x, Variable):
-        same_dtype("linear", x, weight, bias)
-        if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
+        dtype = weight.array.dtype
+        if x.array.dtype != dtype or (bias is not None and bias.array.dtype != dtype):
+            same_dtype("linear", x, weight, bias)
+        x_shape, w_shape = x.array.shape, weight.array.shape
+        if len(w_shape) != 2 or not x_shape or x_shape[-1] != w_shape[1]:
             raise RuntimeError(
                 f"[linear] the input's last dimension must equal the weight's second, came input {describe(x)} and"
                 f" weight {describe(weight)}"
             )
-    return ((x, weight) if bias is None else (x, weight, bias)), {}
+        if bias is not None and bias.array.shape != w_shape[:1]:
+            raise RuntimeError(
+                f"[linear] the bias must have the weight's first size {w_shape[0]}, came {describe(bias)}"
+            )
+    return ((x, weight) if bias is None else (x, weight, bias)), NO_KEYWORDS
+
+
+NO_KEYWORDS: dict[str, Any] = {}
+
+
+def _linear_backward(xp: Any, g: Any, needs: list[bool], x: Any, weight: Any, x_shape: Any) -> list[Any]:
+    rows = g if g.ndim == 2 else g.reshape(-1, g.shape[-1])
+    grads = [None, None]
+    if needs[0]:
+        gx = rows @ weight
+        grads[0] = gx if gx.shape == x_shape else gx.reshape(x_shape)
+    if needs[1]:
+        grads[1] = rows.T @ (x if x.ndim == 2 else x.reshape(-1, x_shape[-1]))
+    if len(needs) > 2:
+        grads.append(column_sum(xp, rows) if needs[2] else None)
+    return grads
 
 
 def _flat(t: Any) -> Any:
@@ -103,6 +145,7 @@ linear = Op(
         lambda ops, g, x: ops.matmul(ops.transpose(_flat(g), dim0=0, dim1=1), _flat(x)),
         lambda ops, g: ops.sum(_flat(g), dim=0),
     ],
+    backward=_linear_backward,
     prepare=_linear_prepare,
     onnx="Gemm",
 )
