@@ -117,7 +117,7 @@ def _over_mpi(here: Environment, wish: str | None, join: float) -> Transport:
 
 
 def _agree(world: Any, MPI: Any) -> str:
-    path = bytearray(256)
+    path = bytearray(4096)
     if world.Get_rank() == 0:
         made = os.fsencode(tempfile.mkdtemp(prefix="ringgrad-"))
         path[: len(made)] = made

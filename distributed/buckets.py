@@ -56,6 +56,14 @@ class Bucket:
         """Wait for the averages. Raises what the reduction raised."""
         assert self.work is not None
         self.work.wait()
+        self._wrote()
+
+    def reduce(self, group: Group) -> None:
+        """Average over all ranks on the caller's thread."""
+        group.all_reduce(self.flat, "avg", name=self.label)
+        self._wrote()
+
+    def _wrote(self) -> None:
         for home in self.homes:
             home._version[0] += 1
 

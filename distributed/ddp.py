@@ -31,9 +31,10 @@ class DistributedDataParallel(Module):
     Ranks start from rank 0's parameters and buffers, and stay equal as long as each applies the same update.
     With loss averaged over equal local batches, the gradients are those of the whole batch on one process.
 
-    bucket_cap_mb: MiB of gradients reduced at once; None chooses by transport. find_unused_parameters: let
-    parameters that took no part in the loss count as zero; otherwise they are an error that names them.
-    static_graph: the same set of parameters takes part in every step, which allows unused ones too.
+    bucket_cap_mb: MiB of gradients reduced at once; None: 4 where each rank has a second core, else 25.
+    find_unused_parameters: let parameters that took no part in the loss count as zero; otherwise they are an
+    error that names them. static_graph: the same set of parameters takes part in every step, which allows unused
+    ones too.
     broadcast_buffers: give all ranks rank 0's buffers before each training forward. Gradients are always
     views of buckets (gradient_as_bucket_view). Arguments as in torch.nn.parallel.DistributedDataParallel.
 
@@ -69,9 +70,9 @@ class DistributedDataParallel(Module):
         with np.errstate(all="ignore"):
             broadcast_coalesced(group, [*module.parameters(), *module.buffers()])
         if bucket_cap_mb is None:
-            one_host = group.transport is None or group.transport.one_host
-            # Shared memory has next to no cost per message, and small buckets leave less for after backward.
-            bucket_cap_mb = 4 if one_host else 25
+            # Small buckets leave less for after backward; without a core of its own, though, communication takes
+            # as much from computation as it hides, and each bucket costs a change of threads.
+            bucket_cap_mb = 4 if group.transport is not None and group.transport.spare_cores else 25
         self._reducer = Reducer(
             group, named, int(bucket_cap_mb * (1 << 20)), find_unused_parameters or static_graph
         )
@@ -136,12 +137,13 @@ class Reducer:
             for bucket, position in missing:
                 self._stand_in(bucket, position)
             self._launch_full()
+            for bucket in self.buckets[:-1]:
+                bucket.finish()
+            self.buckets[-1].reduce(self.group)
             if self.find_unused:
                 # Behind all buckets: when they were launched differs from rank to rank, their order does not.
                 self.group.all_reduce(used, "max", name="which parameters took part")
                 unused = [p for p, flag in zip(parameters, used) if not flag]
-            for bucket in self.buckets:
-                bucket.finish()
         finally:
             self._next = 0
             for bucket in self.buckets:
@@ -150,7 +152,8 @@ class Reducer:
             parameter.grad = None
 
     def _launch_full(self) -> None:
-        while self._next < len(self.buckets) and not self.buckets[self._next].waiting:
+        # The last one waits for the end of backward: nothing is left to overlap with, and a thread only costs.
+        while self._next < len(self.buckets) - 1 and not self.buckets[self._next].waiting:
             self.buckets[self._next].launch(self.group)
             self._next += 1
 

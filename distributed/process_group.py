@@ -130,7 +130,7 @@ def init_process_group(
         return
     transport = open_transport(here, backend, init_method, seconds)
     _world = Group(transport, timeout=seconds or DEFAULT_TIMEOUT)
-    failure.watch_over(_world, ends_job=here.launcher == "mpi")
+    failure.watch_over(_world, ends_job="mpi" in (here.launcher, transport.name))
     atexit.register(_leave)
 
 

@@ -199,7 +199,7 @@ JOIN = """
     from ringgrad.distributed.group import Group
     from ringgrad.distributed.transport.shm import ShmTransport
     folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    transport = ShmTransport(folder, rank, world, silence=1.0)
+    transport = ShmTransport(folder, rank, world, silence=2.0)
     group = Group(transport, timeout=20)
     group.barrier()
 """
@@ -322,7 +322,7 @@ def test_a_rank_that_waits_long_is_not_taken_for_dead(job: Callable[..., Job]) -
         2,
         """
         if rank == 1:
-            time.sleep(2.5)  # longer than the silence allowed: but the process lives
+            time.sleep(3.5)  # longer than the silence allowed: but the process lives
         group.barrier()
         transport.close()
         """,

@@ -77,6 +77,9 @@ class Transport:
     world_size: int
     job = 0  # together with the generation, what keeps messages of another or an earlier job out
     generation = 0
+    spare_cores = (
+        False  # whether each rank of this host has a second core, on which communication can overlap
+    )
     one_host = True  # whether peers can read each other's memory: then a plan with the fewest rounds is best
 
     def channel(self, number: int, members: Sequence[int]) -> Channel:

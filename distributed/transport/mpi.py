@@ -59,7 +59,8 @@ class MpiTransport(Transport):
         self.rank, self.world_size, self.silence = comm.Get_rank(), comm.Get_size(), silence
         self.comm, self.control = comm.Dup(), comm.Dup()
         host = comm.Split_type(self.MPI.COMM_TYPE_SHARED)
-        self.may_spin = len(os.sched_getaffinity(0)) >= host.Get_size()
+        cores, ranks = len(os.sched_getaffinity(0)), host.Get_size()
+        self.may_spin, self.spare_cores = cores >= ranks, cores >= 2 * ranks
         host.Free()
         self.gone: dict[int, str] = {}
         self.failure: DistributedError | None = None

@@ -49,9 +49,11 @@ class ShmTransport(Transport):
     ) -> None:
         """directory: private to this user, the same on all ranks. Waits for all ranks to come."""
         self.rank, self.world_size, self.silence = rank, world_size, silence
+        self._beat_every = min(HEARTBEAT, silence / 10)
         self.job, self.generation = job, generation
         # With fewer cores than ranks, who polls takes the core from the one waited for.
-        self.may_spin = len(os.sched_getaffinity(0)) >= world_size
+        cores = len(os.sched_getaffinity(0))
+        self.may_spin, self.spare_cores = cores >= world_size, cores >= 2 * world_size
         deadline = time.monotonic() + join_timeout
         self.peers = connect(directory, rank, world_size, job, generation, deadline)
         self.gone: dict[int, str] = {}
@@ -222,7 +224,7 @@ class ShmTransport(Transport):
                 poll.register(fd, select.POLLIN)
                 processes[fd] = rank
         while not self._closing:
-            events = [fd for fd, _ in poll.poll(HEARTBEAT * 1000)]
+            events = [fd for fd, _ in poll.poll(self._beat_every * 1000)]
             self._beat[0] = time.monotonic_ns()
             # Sockets first: a goodbye says more than the death that follows it.
             for fd in sorted(events, key=lambda fd: fd in processes):
