@@ -240,6 +240,13 @@ class Plan:
         calls = [c for i, c in enumerate(op.calls) if c and mask >> i & 1] if by_rules else [op.together]
         names = sorted({name for call in calls if call for name in call.names})
         place = {name: i for i, name in enumerate(op.inputs)}
+        if by_rules and op.together:  # shapes and keywords cost nothing
+            names = sorted(
+                {
+                    *names,
+                    *(n for n in op.together.names if n not in place and n not in op.extras and n != "y"),
+                }
+            )
         self.keep_y = "y" in names
         self.inputs, self.inputs_shape = "inputs" in names, "inputs_shape" in names
         self.arrays = tuple((n, place[n]) for n in names if n in place)
