@@ -378,11 +378,16 @@ class Tensor(Variable):
             )
         return bool(self.array)
 
+    def _scalar(self, name: str) -> Any:
+        if self.array.size != 1:
+            raise ValueError(f"[{name}] the tensor must have one element, came {self.array.size} in {list(self.shape)}")
+        return self.item()
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._scalar("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._scalar("int"))
 
     def __index__(self) -> int:
         value = self.item()
@@ -391,7 +396,7 @@ class Tensor(Variable):
         return int(value)
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._scalar("complex"))
 
     def __len__(self) -> int:
         if not self.ndim:

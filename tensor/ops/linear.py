@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...autograd.engine import Variable
@@ -30,10 +31,15 @@ def _matmul_prepare(a: Any, b: Any) -> Prepared:
     return (a, b), {}
 
 
+def _rows(t: Any) -> Any:
+    """All leading dimensions as one; spelled out, as -1 is not defined for empty arrays."""
+    return t if t.ndim == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+
+
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
     """Batches times one matrix are one large product, not a loop of small ones."""
     if a.ndim > 2 and b.ndim == 2:
-        return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
+        return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b
 
 
@@ -55,11 +61,11 @@ def _matmul_b(ops: Any, g: Any, a: Any, b_shape: tuple[int, ...]) -> Any:
         column = ops.unsqueeze(a, dim=-1)
         return ops.sum_to_shape(column * ops.unsqueeze(g, dim=-2), shape=b_shape)
     if len(b_shape) == 1:
-        flat = a.reshape((-1, a.shape[-1]))
+        flat = _rows(a)
         return ops.matmul(g.reshape((-1,)), flat)
     if len(b_shape) == 2 and a.ndim > 2:
-        left = ops.transpose(a.reshape((-1, a.shape[-1])), dim0=0, dim1=1)
-        return ops.matmul(left, g.reshape((-1, g.shape[-1])))
+        left = ops.transpose(_rows(a), dim0=0, dim1=1)
+        return ops.matmul(left, _rows(g))
     return ops.sum_to_shape(ops.matmul(ops.transpose(a, dim0=-1, dim1=-2), g), shape=b_shape)
 
 
@@ -68,9 +74,9 @@ def _matmul_backward(
 ) -> list[Any]:
     """Both gradients on arrays, the usual shapes first."""
     if len(b_shape) == 2 and len(a_shape) >= 2:
-        rows = g.reshape(-1, g.shape[-1])
+        rows = _rows(g)
         ga = (rows @ b.T).reshape(a_shape) if needs[0] else None
-        gb = a.reshape(-1, a_shape[-1]).T @ rows if needs[1] else None
+        gb = _rows(a).T @ rows if needs[1] else None
     elif len(a_shape) > 2 and a_shape[:-2] == b_shape[:-2]:
         ga = g @ b.swapaxes(-1, -2) if needs[0] else None
         gb = a.swapaxes(-1, -2) @ g if needs[1] else None
@@ -92,8 +98,7 @@ matmul = Op(
 
 
 def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    flat = x.reshape(-1, x.shape[-1]) if x.ndim != 2 else x
-    y = flat @ weight.T
+    y = _rows(x) @ weight.T
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim != 2 else y
@@ -121,20 +126,16 @@ NO_KEYWORDS: dict[str, Any] = {}
 
 
 def _linear_backward(xp: Any, g: Any, needs: list[bool], x: Any, weight: Any, x_shape: Any) -> list[Any]:
-    rows = g if g.ndim == 2 else g.reshape(-1, g.shape[-1])
-    grads = [None, None]
+    rows = _rows(g)
+    grads: list[Any] = [None, None]
     if needs[0]:
         gx = rows @ weight
         grads[0] = gx if gx.shape == x_shape else gx.reshape(x_shape)
     if needs[1]:
-        grads[1] = rows.T @ (x if x.ndim == 2 else x.reshape(-1, x_shape[-1]))
+        grads[1] = rows.T @ _rows(x)
     if len(needs) > 2:
         grads.append(column_sum(xp, rows) if needs[2] else None)
     return grads
-
-
-def _flat(t: Any) -> Any:
-    return t if t.ndim == 2 else t.reshape((-1, t.shape[-1]))
 
 
 linear = Op(
@@ -142,8 +143,8 @@ linear = Op(
     _linear,
     [
         lambda ops, g, weight: ops.matmul(g, weight),
-        lambda ops, g, x: ops.matmul(ops.transpose(_flat(g), dim0=0, dim1=1), _flat(x)),
-        lambda ops, g: ops.sum(_flat(g), dim=0),
+        lambda ops, g, x: ops.matmul(ops.transpose(_rows(g), dim0=0, dim1=1), _rows(x)),
+        lambda ops, g: ops.sum(_rows(g), dim=0),
     ],
     backward=_linear_backward,
     prepare=_linear_prepare,
