@@ -69,7 +69,7 @@ class Peer:
         """(kind, body, file descriptor); an empty kind when the peer has gone."""
         try:
             data, fds, _, _ = socket.recv_fds(self.socket, 128 * 1024, 1)
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             return b"", b"", None
         return data[:1], data[1:], fds[0] if fds else None
 
@@ -138,6 +138,17 @@ def _accept(
         raise CollectiveTimeout(
             f"[init_process_group] all ranks must join, and these did not come: {sorted(missing)}"
         ) from None
+    try:
+        peer, other = _greeted(sock, expected, missing)
+    except BaseException:
+        sock.close()
+        raise
+    sock.settimeout(None)
+    return peer, other
+
+
+def _greeted(sock: socket.socket, expected: tuple[int, int, int], missing: set[int]) -> tuple[Peer, int]:
+    """The peer behind a new connection and its rank. Raises DistributedError for one that does not belong here."""
     sock.settimeout(2.0)
     peer = Peer(sock)
     kind, body, _ = peer.receive()
@@ -151,5 +162,4 @@ def _accept(
             f"[init_process_group] a peer must be of (job, generation, world size) {expected} and a rank of "
             f"{sorted(missing)}, got {(job, generation, world)} rank {other}"
         )
-    sock.settimeout(None)
     return peer, other
