@@ -9,10 +9,11 @@ import numpy as np
 
 from ...autograd.engine import Variable, wrap
 from ...autograd.op import Op, describe
-from ..dtypes import category
+from ..dtypes import I64, category
 from .declare import unary
-from .rows import back, last, row_max, row_sum
+from .rows import back, last, row_max, row_starts, row_sum
 
+U64 = np.dtype("uint64")
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 # ---- class indices
@@ -56,7 +57,8 @@ def _check_target(name: str, x: Any, target: Any, weight: Any) -> None:
 
 def _rows(xp: Any, x: Any) -> Any:
     """(N, C, ...) as a matrix with one row an element to classify."""
-    x = last(xp, x, 1 if x.ndim > 1 else 0)
+    if x.ndim != 2 or not x.flags.c_contiguous:
+        x = last(xp, x, 1 if x.ndim > 1 else 0)
     return x.reshape(-1, x.shape[-1])
 
 
@@ -66,14 +68,25 @@ def _unrows(xp: Any, x: Any, shape: tuple[int, ...]) -> Any:
     return back(xp, x.reshape(shape[0], *shape[2:], shape[1]), 1)
 
 
-def _sample_weights(xp: Any, rows: Any, target: Any, weight: Any, ignore: int) -> tuple[Any, Any]:
-    """Targets that are safe to index with, and each one's weight; None where all are 1."""
-    if 0 <= ignore < rows.shape[1] or (target.size and target.min() < 0) or ignore >= rows.shape[1]:
-        kept = target != ignore
-        safe = xp.where(kept, target, 0)
-        w = kept.astype(rows.dtype) if weight is None else weight[safe] * kept
-        return safe, w
-    return target, None if weight is None else weight[target]
+def _places(xp: Any, name: str, rows: Any, target: Any, weight: Any, ignore: int) -> tuple[Any, Any]:
+    """Where each row's target stands in the flattened matrix, and its weight (None: all are 1).
+
+    IndexError for a class index that is neither in [0, classes) nor `ignore`.
+    """
+    n, classes = rows.shape
+    flat = target.reshape(-1)
+    starts = row_starts(xp, n, classes)
+    inside = not n or (flat.dtype == I64 and flat.view(U64).max() < classes)  # negative ones look huge
+    if inside and not 0 <= ignore < classes:
+        return starts + flat, None if weight is None else weight[flat]
+    kept = flat != ignore
+    bad = flat[((flat < 0) | (flat >= classes)) & kept]
+    if bad.size:
+        raise IndexError(
+            f"[{name}] class indices must be in [0, {classes - 1}] or ignore_index {ignore}, came {int(bad[0])}"
+        )
+    safe = xp.where(kept, flat, 0)
+    return starts + safe, kept.astype(rows.dtype) if weight is None else weight[safe] * kept
 
 
 def _cross_entropy(
@@ -86,41 +99,31 @@ def _cross_entropy(
     reduction: str,
     label_smoothing: float,
 ) -> Any:
-    rows, flat = _rows(xp, x), target.reshape(-1)
-    n, classes = rows.shape
-    check_classes("cross_entropy", flat, classes, ignore_index)
-    safe, w = _sample_weights(xp, rows, flat, weight, ignore_index)
-    if not n:
-        e, total = rows, xp.empty((0,), rows.dtype)
-    else:
-        top = row_max(xp, rows)
-        e = rows - top[:, None]
-        at = xp.arange(n)
-        picked = e[at, safe]
-        smooth = _smoothing(xp, e, weight) if label_smoothing else None
-        xp.exp(e, out=e)
-        total = row_sum(xp, e)
-    if not n:
-        losses = xp.zeros((0,), rows.dtype)
-    else:
-        log_total = xp.log(total)
-        losses = log_total - picked
+    rows = _rows(xp, x)
+    at, w = _places(xp, "cross_entropy", rows, target, weight, ignore_index)
+    e = rows - row_max(xp, rows)[:, None]
+    picked = e.reshape(-1)[at]
+    smooth = _smoothing(xp, e, weight) if label_smoothing else None
+    xp.exp(e, out=e)
+    total = row_sum(xp, e)
+    log_total = xp.log(total)
+    losses = log_total - picked
+    if w is not None:
+        losses *= w
+        losses[w == 0] = 0  # inf * 0
+    if smooth is not None:
+        mean, sum_w = smooth
+        extra = log_total * sum_w - mean
         if w is not None:
-            losses *= w
-            losses[w == 0] = 0  # inf * 0
-        if smooth is not None:
-            mean, sum_w = smooth
-            extra = log_total * sum_w - mean
-            if w is not None:
-                extra *= flat != ignore_index
-            losses = (1 - label_smoothing) * losses + (label_smoothing / classes) * extra
+            extra *= target.reshape(-1) != ignore_index
+        losses = (1 - label_smoothing) * losses + (label_smoothing / e.shape[1]) * extra
     if reduction == "none":
-        return losses.reshape(target.shape), e, total, None
+        return losses.reshape(target.shape), e, total, None, at, w
     y = losses.sum()
     if reduction == "mean":
-        count = rows.dtype.type(n) if w is None else w.sum()
-        return y / count, e, total, count
-    return y, e, total, None
+        count = rows.dtype.type(losses.size) if w is None else w.sum()
+        return y / count, e, total, count, at, w
+    return y, e, total, None, at, w
 
 
 def _smoothing(xp: Any, shifted: Any, weight: Any) -> tuple[Any, Any]:
@@ -140,25 +143,24 @@ def _cross_entropy_backward(
     e: Any,
     total: Any,
     count: Any,
+    at: Any,
+    w: Any,
     ignore_index: int,
     label_smoothing: float,
 ) -> list[Any]:
     """Rows of (softmax - one hot) times g times the sample's weight; smoothing adds the same for even targets."""
-    n, classes = e.shape
-    flat = target.reshape(-1)
-    safe, w = _sample_weights(xp, e, flat, weight, ignore_index)
     g = (g if count is None else g / count).reshape(-1)
-    hit = g if w is None else g * w
-    hit = hit * e.dtype.type(1 - label_smoothing) if label_smoothing else hit
-    pull = hit
-    even = None
+    pull = hit = g if w is None else g * w
+    even: Any = None
     if label_smoothing:
+        classes = e.shape[1]
         even = g * e.dtype.type(label_smoothing / classes)
         if w is not None:
-            even = even * (flat != ignore_index)
+            even = even * (target.reshape(-1) != ignore_index)
+        hit = hit * e.dtype.type(1 - label_smoothing)
         pull = hit + even * (classes if weight is None else weight.sum())
     dx = e * (pull / total)[:, None]
-    dx[xp.arange(n), safe] -= hit
+    dx.reshape(-1)[at] -= hit
     if even is not None:
         dx -= even.reshape(-1, 1) if weight is None else even.reshape(-1, 1) * weight
     return [_unrows(xp, dx, x_shape), None, None]
@@ -202,16 +204,15 @@ cross_entropy = Op(
     _cross_entropy,
     backward=_cross_entropy_backward,
     composite=_cross_entropy_composite,
-    extras=("e", "total", "count"),
+    extras=("e", "total", "count", "at", "w"),
     prepare=_index_prepare("cross_entropy"),
 )
 
 
 def _nll(xp: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int, reduction: str) -> Any:
-    rows, flat = _rows(xp, x), target.reshape(-1)
-    check_classes("nll_loss", flat, rows.shape[1], ignore_index)
-    safe, w = _sample_weights(xp, rows, flat, weight, ignore_index)
-    losses = -rows[xp.arange(rows.shape[0]), safe]
+    rows = _rows(xp, x)
+    at, w = _places(xp, "nll_loss", rows, target, weight, ignore_index)
+    losses = -rows.reshape(-1)[at]
     if w is not None:
         losses *= w
         losses[w == 0] = 0
@@ -224,13 +225,11 @@ def _nll(xp: Any, x: Any, target: Any, weight: Any = None, *, ignore_index: int,
 def _nll_adjoint(
     xp: Any, g: Any, target: Any, weight: Any = None, *, shape: Any, ignore_index: int, reduction: str
 ) -> Any:
-    classes = shape[1 if len(shape) > 1 else 0]
-    flat = target.reshape(-1)
-    dx = xp.zeros((flat.size, classes), g.dtype)
-    safe, w = _sample_weights(xp, dx, flat, weight, ignore_index)
+    dx = xp.zeros((target.size, shape[1 if len(shape) > 1 else 0]), g.dtype)
+    at, w = _places(xp, "nll_loss", dx, target, weight, ignore_index)
     if reduction == "mean":
-        g = g / (g.dtype.type(flat.size) if w is None else w.sum())
-    dx[xp.arange(flat.size), safe] = -g.reshape(-1) if w is None else -g.reshape(-1) * w
+        g = g / (g.dtype.type(at.size) if w is None else w.sum())
+    dx.reshape(-1)[at] = -g.reshape(-1) if w is None else -g.reshape(-1) * w
     return _unrows(xp, dx, shape)
 
 

@@ -33,14 +33,15 @@ def column_sum(xp: Any, x: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _row_starts(xp: Any, rows: int, width: int) -> Any:
+def row_starts(xp: Any, rows: int, width: int) -> Any:
+    """Where each row starts in the flattened matrix; not to be written."""
     return xp.arange(0, rows * width, width)
 
 
 def row_max(xp: Any, x: Any) -> Any:
     """Maxima of the rows of a contiguous matrix: by argmax, which is vectorised where max of short rows is not."""
     at = x.argmax(axis=1)
-    at += _row_starts(xp, *x.shape)
+    at += row_starts(xp, *x.shape)
     return x.reshape(-1)[at]
 
 
