@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from ..autograd.engine import Node, Output, Variable, edge_of, mode, wrap
 
 _tokens = count()
@@ -272,11 +274,11 @@ class Gates:
     def __init__(self, module: Any, before: list[Hook], after: list[Hook]) -> None:
         self.module, self.before, self.after = module, before, after
         self.places: list[int] | None = None  # positions of the inputs that need a gradient
-        self.inputs = 0
+        self.inputs: list[Any] = []  # what a gradient of each input would be like
         self.grad_output: tuple[Any, ...] | None = None
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        self.inputs = len(args)
+        self.inputs = [_like(a) for a in args]
         places = [i for i, a in enumerate(args) if isinstance(a, Variable) and edge_of(a) is not None]
         if not places:
             return args
@@ -289,24 +291,24 @@ class Gates:
         places = [i for i, t in enumerate(outputs) if isinstance(t, Variable) and edge_of(t) is not None]
         if not places:
             return result
-        width = len(outputs)
+        likes = [None] * len(outputs)
 
         def fire(grads: list[Any]) -> list[Any]:
-            return self.output_gradients(grads, places, width)
+            return self.output_gradients(grads, places, likes)
 
         outputs = _pass(outputs, places, fire)
         return outputs if several else outputs[0]
 
-    def output_gradients(self, grads: list[Any], places: list[int], width: int) -> list[Any]:
-        full = _spread(grads, places, width)
+    def output_gradients(self, grads: list[Any], places: list[int], likes: list[Any]) -> list[Any]:
+        full = _spread(grads, places, likes)
         for hook in self.before:
             found = hook(self.module, full)
             if found is not None:
-                full = _checked(found, width, "grad_output")
+                full = _checked(found, len(likes), "grad_output")
         self.grad_output = full
         if self.places is None:  # no input gets a gradient: nothing to wait for
             for hook in self.after:
-                found = hook(self.module, (None,) * self.inputs, full)
+                found = hook(self.module, (None,) * len(self.inputs), full)
                 if found is not None and any(g is not None for g in found if not isinstance(found, Variable)):
                     raise RuntimeError(
                         "[backward_hook] must return None where no input requires a gradient,"
@@ -322,15 +324,23 @@ class Gates:
             for hook in self.after:
                 found = hook(self.module, full, self.grad_output)
                 if found is not None:
-                    full = _checked(found, self.inputs, "grad_input")
+                    full = _checked(found, len(self.inputs), "grad_input")
         self.grad_output = None
         return [full[i] for i in places]
 
 
-def _spread(grads: list[Any], places: list[int], width: int) -> tuple[Any, ...]:
-    full: list[Any] = [None] * width
-    for i, g in zip(places, grads):
-        full[i] = g
+def _like(value: Any) -> Any:
+    """Shape and dtype of a tensor, for the zeros that stand for the gradient of an input that got none."""
+    return (value.array.shape, value.array.dtype) if isinstance(value, Variable) else None
+
+
+def _spread(grads: list[Any], places: list[int], likes: list[Any]) -> tuple[Any, ...]:
+    """The gradients at their positions, zeros in the likeness of others, None where there is none."""
+    given = dict(zip(places, grads))
+    full: list[Any] = []
+    for i, like in enumerate(likes):
+        g = given.get(i)
+        full.append(wrap(np.zeros(*like)) if g is None and like is not None else g)
     return tuple(full)
 
 

@@ -51,6 +51,7 @@ def _weight_gradients(
     needs: Sequence[bool], x: Any, h_before: Any, dx: Any, dh: Any, w_ih: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
     """Gradients of (x, w_ih, w_hh, b_ih, b_hh) from those of the two products before the nonlinearity."""
+    needs = [*needs, False, False]  # biases may have been left out
     bias_ih = dx.sum(0) if needs[3] else None
     if not needs[4]:
         bias_hh = None
@@ -146,7 +147,7 @@ def _lstm_backward(
     dx, dw_ih, dw_hh, db_ih, db_hh = _weight_gradients(
         [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
     )
-    dw_hr = dout.T @ hidden if dout is not None and needs[7] else None
+    dw_hr = dout.T @ hidden if dout is not None and needs[-1] else None
     return [dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh, dw_hr][: len(needs)]
 
 
