@@ -9,9 +9,10 @@ import numpy as np
 
 from ...autograd.engine import Variable
 from ...autograd.op import Op
-from ..dtypes import I64, category, default_float
+from ..dtypes import F32, F64, I64, category, default_float
 from .declare import axes_of, axis_of, unary
 from .pointwise import cast
+from .rows import row_sum
 
 
 def _dims(name: str, x: Any, dim: Any) -> tuple[int, ...]:
@@ -41,9 +42,30 @@ def _sum_prepare(
     return (x,), {"dim": _dims("sum", x, dim), "keepdim": keepdim}
 
 
+def total(xp: Any, x: Any) -> Any:
+    """The sum of all elements: runs of 1024 by a product with ones, which uses all lanes, then their sums in pairs."""
+    if x.size < 4096 or x.dtype not in (F32, F64) or not x.flags.c_contiguous:
+        return x.sum()
+    flat = x.reshape(-1)
+    whole = flat.size // 1024 * 1024
+    return row_sum(xp, flat[:whole].reshape(-1, 1024)).sum() + flat[whole:].sum()
+
+
+def _sum(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    if x.size >= 512 and x.dtype in (F32, F64) and x.flags.c_contiguous:
+        width = x.shape[-1]
+        if len(dim) == x.ndim:
+            y = total(xp, x)
+            return y.reshape((1,) * x.ndim) if keepdim else y
+        if dim == (x.ndim - 1,) and 1 < width <= 4096:
+            y = row_sum(xp, x.reshape(-1, width))
+            return y.reshape((*x.shape[:-1], 1) if keepdim else x.shape[:-1])
+    return x.sum(axis=dim, keepdims=keepdim)
+
+
 sum = Op(
     "sum",
-    lambda xp, x, *, dim, keepdim: x.sum(axis=dim, keepdims=keepdim),
+    _sum,
     [lambda ops, g, x_shape, dim, keepdim: ops.expand(_restore(ops, g, dim, keepdim), shape=x_shape)],
     prepare=_sum_prepare,
     onnx="ReduceSum",
@@ -72,14 +94,14 @@ def _mean_prepare(
 
 def _mean(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
     n = _size(x.shape, dim)
-    total = x.sum(axis=dim, keepdims=keepdim)
-    return total / x.dtype.type(n) if n else total * x.dtype.type("nan")
+    y = _sum(xp, x, dim=dim, keepdim=keepdim)
+    return y / x.dtype.type(n) if n else y * x.dtype.type("nan")
 
 
 # The sum and mean of all elements, as losses end: the same as above by a shorter way.
 sum_all = unary(
     "sum_all",
-    lambda xp, x: x.sum(),
+    total,
     lambda ops, g, x_shape: ops.expand(g, shape=x_shape),
     onnx="ReduceSum",
 )
@@ -91,7 +113,7 @@ def _count(shape: tuple[int, ...]) -> int:
 
 mean_all = unary(
     "mean_all",
-    lambda xp, x: x.sum() / x.dtype.type(x.size),
+    lambda xp, x: total(xp, x) / x.dtype.type(x.size),
     lambda ops, g, x_shape: ops.expand(g / _count(x_shape), shape=x_shape),
     onnx="ReduceMean",
 )

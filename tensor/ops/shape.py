@@ -508,9 +508,20 @@ triu = Op(
     prepare=_tri_prepare("triu"),
     onnx="Trilu",
 )
+def _row_major(xp: Any, x: Any) -> Any:
+    """A row-major copy. Of a transposed matrix it is taken in strips of columns, which use whole cache lines."""
+    if x.ndim < 2 or x.size < 65536 or x.strides[-1] == x.itemsize or x.strides[-2] != x.itemsize:
+        return xp.asarray(x, order="C")
+    y = xp.empty(x.shape, x.dtype)
+    step = max(1, 64 // x.itemsize)
+    for start in range(0, x.shape[-1], step):
+        y[..., start : start + step] = x[..., start : start + step]
+    return y
+
+
 contiguous = Op(
     "contiguous",
-    lambda xp, x: xp.asarray(x, order="C"),
+    _row_major,
     [lambda g: g],
     half="native",
     view=None,
