@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from ..autograd.engine import Variable, array_namespace, wrap
 from . import device as devices
-from .dtypes import BOOL, I64, category, default_float, of_numpy, to_numpy
+from .dtypes import BOOL, I64, category, default_float, of_numpy, promote_types, to_numpy
 
 Tensor = Any
 
@@ -66,9 +67,20 @@ def _natural(data: Any, array: Any) -> Any:
         return array.dtype
     if array.size == 0 or (category(array.dtype) == 2 and not _holds_arrays(data)):
         return default_float()
+    if _holds_arrays(data):
+        return _common(data)
     if category(array.dtype) == 3:
         return np.dtype("complex64")
-    return I64 if category(array.dtype) == 1 and not _holds_arrays(data) else array.dtype
+    return I64 if category(array.dtype) == 1 else array.dtype
+
+
+def _common(data: Any) -> Any:
+    """The promoted dtype of all that stands in nested sequences."""
+    if isinstance(data, list | tuple):
+        return reduce(promote_types, map(_common, data))
+    if isinstance(data, Variable):
+        return data.array.dtype
+    return data.dtype if isinstance(data, np.ndarray | np.generic) else to_numpy(type(data))
 
 
 def _holds_arrays(data: Any) -> bool:
