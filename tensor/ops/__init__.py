@@ -3,6 +3,7 @@
 from . import (
     activation,
     attention,
+    conv,
     dropout,
     embedding,
     index,
@@ -11,6 +12,7 @@ from . import (
     norm,
     pad,
     pointwise,
+    pool,
     reduce,
     shape,
 )
@@ -18,6 +20,7 @@ from . import (
 __all__ = [
     "activation",
     "attention",
+    "conv",
     "dropout",
     "embedding",
     "index",
@@ -26,6 +29,7 @@ __all__ = [
     "norm",
     "pad",
     "pointwise",
+    "pool",
     "reduce",
     "shape",
 ]

@@ -189,3 +189,89 @@ def _rms_norm_composite(ops: Any, x: Any, weight: Any, shape: Any, eps: float) -
     dims = tuple(range(x.ndim - len(shape), x.ndim))
     y = x * ops.rsqrt(ops.mean(x * x, dim=dims, keepdim=True) + eps)
     return y if weight is None else y * weight
+
+
+# ---- channels
+
+
+def channel_moments(xp: Any, x: Any) -> tuple[Any, Any]:
+    """Mean and variance (divided by n) of each channel of (N, C, L), in two passes."""
+    n, c, length = x.shape
+    count = n * length
+    mean = row_sum(xp, x.reshape(n * c, length)).reshape(n, c).sum(axis=0) / x.dtype.type(count)
+    total = xp.zeros(c, x.dtype)
+    for i in range(n):
+        t = x[i] - mean[:, None]
+        t *= t
+        total += row_sum(xp, t)
+    return mean, total / x.dtype.type(count)
+
+
+def by_channel(xp: Any, x: Any) -> Any:
+    """(N, C, ...) as (N, C, L); (N, C) as one long sample (1, C, N)."""
+    if x.ndim == 2:
+        return xp.ascontiguousarray(x.T)[None]
+    return xp.ascontiguousarray(x).reshape(*x.shape[:2], -1)
+
+
+def _from_channels(xp: Any, y: Any, shape: tuple[int, ...]) -> Any:
+    return xp.ascontiguousarray(y[0].T) if len(shape) == 2 else y.reshape(shape)
+
+
+def _batch_norm(xp: Any, x: Any, weight: Any, bias: Any, *, mean: Any, variance: Any, eps: float) -> Any:
+    """mean and variance are those of x (see channel_moments): the gradient takes them as functions of it."""
+    rows = by_channel(xp, x)
+    scale = 1 / xp.sqrt(variance + x.dtype.type(eps))
+    factor = scale if weight is None else scale * weight
+    shift = -mean * factor if bias is None else bias - mean * factor
+    y = xp.empty(rows.shape, x.dtype)
+    for i in range(rows.shape[0]):
+        xp.multiply(rows[i], factor[:, None], out=y[i])
+        y[i] += shift[:, None]
+    return _from_channels(xp, y, x.shape), scale
+
+
+def _batch_norm_backward(
+    xp: Any, g: Any, needs: Any, x: Any, weight: Any, mean: Any, scale: Any, x_shape: Any
+) -> list[Any]:
+    """With n the normalised input, r its scale and h = g weight: r (h - mean h - n mean(h n))."""
+    rows, grows = by_channel(xp, x), by_channel(xp, g)
+    n, c, length = rows.shape
+    total = row_sum(xp, grows.reshape(n * c, length)).reshape(n, c).sum(axis=0)
+    product = xp.zeros(c, g.dtype)
+    for i in range(n):
+        t = rows[i] - mean[:, None]
+        t *= grows[i]
+        product += row_sum(xp, t)
+    product *= scale
+    dx = None
+    if needs[0]:
+        factor = scale if weight is None else scale * weight
+        slope = -factor * scale * product / g.dtype.type(n * length)
+        shift = -factor * total / g.dtype.type(n * length) - slope * mean
+        dx = xp.empty(rows.shape, g.dtype)
+        for i in range(n):
+            d = xp.multiply(rows[i], slope[:, None], out=dx[i])
+            d += shift[:, None]
+            d += grows[i] * factor[:, None]
+        dx = _from_channels(xp, dx, x_shape)
+    return [dx, product if needs[1] else None, total if needs[2] else None]
+
+
+def _batch_norm_composite(ops: Any, x: Any, weight: Any, bias: Any, *, eps: float, **_: Any) -> Any:
+    dims = (0, *range(2, x.ndim))
+    sizes = (1, -1, *[1] * (x.ndim - 2))
+    centred = x - ops.mean(x, dim=dims, keepdim=True)
+    y = centred * ops.rsqrt(ops.mean(centred * centred, dim=dims, keepdim=True) + eps)
+    y = y if weight is None else y * weight.reshape(sizes)
+    return y if bias is None else y + bias.reshape(sizes)
+
+
+batch_norm = Op(
+    "batch_norm",
+    _batch_norm,
+    backward=_batch_norm_backward,
+    composite=_batch_norm_composite,
+    extras=("scale",),
+    onnx="BatchNormalization",
+)
