@@ -146,9 +146,8 @@ def _needed(order: list[Node], targets: set[Any]) -> set[Node]:
     needed: set[Node] = set()
     for node in reversed(order):
         for edge in node.edges:
-            if edge is not None and (
-                edge in targets or (edge.node if edge.kind == OUTPUT else edge) in needed
-            ):
+            end = edge.node if edge is not None and edge.kind == OUTPUT else edge
+            if end is not None and (end in targets or end in needed):
                 needed.add(node)
                 break
     return needed

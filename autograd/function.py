@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -24,7 +25,7 @@ class FunctionCtx:
         self.to_save: tuple[Any, ...] = ()
         self.dirty_tensors: tuple[Any, ...] = ()
         self.not_differentiable: tuple[Any, ...] = ()
-        self._unpack: Callable[[], tuple[Any, ...]] | None = None
+        self._node: Any = None  # weakly: the node holds the context
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keeps inputs and outputs (or None) for backward, checked there for overwriting."""
@@ -32,7 +33,8 @@ class FunctionCtx:
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        return self._unpack() if self._unpack is not None else self.to_save
+        node = self._node() if self._node is not None else None
+        return self.to_save if node is None else node.unpack()
 
     def mark_dirty(self, *tensors: Any) -> None:
         """Names inputs that forward wrote in place; they must be returned."""
@@ -70,7 +72,7 @@ class FunctionNode(Node):
             saved.append((t.array, own if own is not None else edge_of(t), t._version, t._version[0]))
         self.saved = saved
         self.ctx.to_save = ()
-        self.ctx._unpack = self.unpack
+        self.ctx._node = weakref.ref(self)
 
     def unpack(self) -> tuple[Any, ...]:
         if self.saved is None:

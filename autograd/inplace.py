@@ -87,6 +87,10 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
         for i, a in enumerate(args):
             if isinstance(a, Variable) and edge_of(a) is not None:
                 mask |= 1 << i
+    if mask:
+        for _, i in declared.plan(mask).arrays:  # what the rules need of the overwritten memory is kept as a copy
+            if i < len(args) and isinstance(args[i], Variable) and args[i]._version is x._version:
+                arrays[i] = arrays[i].copy()
     write(declared.name + "_", x, y)
     if mask or x._needs:
         record(x, _node(declared, x, args, arrays, kw, mask, y, extra) if mask else None)
@@ -108,11 +112,12 @@ def _node(
     y: Any,
     extra: Any,
 ) -> OpNode:
-    """The op's node, whose saved inputs count as of the version before the write."""
+    """The op's node; of what was overwritten it holds copies, which no version counts."""
     node = OpNode(op, args, arrays, kw, mask, y, extra, None)
     versions = []
     for counter, version, name in node.versions:
-        versions.append((counter, version - 1 if counter is target._version else version, name))
+        if counter is not target._version:
+            versions.append((counter, version, name))
     if "y" in node.saved:
         node.saved["y"] = target.array
         versions.append((target._version, target._version[0], "y"))

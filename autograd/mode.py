@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+GENERATOR = 0x20  # the flag of a generator's code
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,10 +35,30 @@ class GradContext:
     """Base of the context managers that are decorators too."""
 
     def __call__(self, fn: F) -> F:
+        if fn.__code__.co_flags & GENERATOR if hasattr(fn, "__code__") else False:
+            return self._around_generator(fn)
+
         @wraps(fn)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             with self.fresh():
                 return fn(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+    def _around_generator(self, fn: F) -> F:
+        """Each step of a generator runs in the mode; what goes on between its steps does not."""
+
+        @wraps(fn)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            steps = fn(*args, **kwargs)
+            sent: Any = None
+            while True:
+                try:
+                    with self.fresh():
+                        value = steps.send(sent)
+                except StopIteration as end:
+                    return end.value
+                sent = yield value
 
         return wrapped  # type: ignore[return-value]
 
@@ -116,7 +137,7 @@ class inference_mode(GradContext):
         return inference_mode(self.enabled)
 
     def __enter__(self) -> None:
-        self.switch(mode.grad and not self.enabled, mode.inference or self.enabled)
+        self.switch(not self.enabled, self.enabled)
 
 
 def is_grad_enabled() -> bool:
