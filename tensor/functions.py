@@ -551,6 +551,11 @@ def numel(input: Tensor) -> int:
     return int(input.array.size)
 
 
+def is_tensor(obj: Any) -> bool:
+    """Whether something is a tensor."""
+    return isinstance(obj, Variable)
+
+
 def is_floating_point(input: Tensor) -> bool:
     """Whether the dtype is a floating one."""
     return input.dtype.is_floating_point
