@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
@@ -78,7 +78,7 @@ class _Numbered(Module):
     def pop(self, key: int | slice) -> Any:
         """Takes the module at a position out and returns it."""
         found = self[key]  # type: ignore[index]
-        del self[key]  # type: ignore[attr-defined]
+        del self[key]
         return found
 
 
@@ -129,7 +129,7 @@ class Sequential(_Numbered):
             self.extend(modules)
         return self
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         for module in self._modules.values():
             input = module(input)  # type: ignore[misc]
         return input
@@ -238,14 +238,14 @@ def _pairs(who: str, values: Any) -> list[tuple[str, Any]]:
         return list(values.items())
     pairs = list(values)
     for i, pair in enumerate(pairs):
-        if not isinstance(pair, Iterable):
+        if not isinstance(pair, Sequence):
             raise TypeError(
                 f"[{who}] element {i} must be a pair of key and value, came {type(pair).__name__}"
             )
-        if len(pair) != 2:  # type: ignore[arg-type]
+        if len(pair) != 2:
             raise ValueError(
                 f"[{who}] element {i} must be a pair of key and value, came {len(pair)} elements"
-            )  # type: ignore[arg-type]
+            )
     return pairs
 
 
@@ -258,7 +258,7 @@ def _described(value: Any) -> str:
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
     size = "x".join(str(n) for n in value.array.shape)
-    return f"{kind} containing: [{value.dtype!r} of size {size}]"  # type: ignore[attr-defined]
+    return f"{kind} containing: [{value.dtype!r} of size {size}]"
 
 
 class ParameterList(Module):

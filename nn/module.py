@@ -100,7 +100,7 @@ class Module(Hooked):
         elif isinstance(value, Variable) and isinstance(value, Buffer):
             self._require_init(own.get("_buffers"), "buffers")
             self._forget(name, keep="_buffers")
-            self.register_buffer(name, value, value.persistent)  # type: ignore[attr-defined]
+            self.register_buffer(name, value, value.persistent)
         elif own.get("_buffers") is not None and name in self._buffers:
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(_cannot_assign(name, value, "buffer", "a Tensor, a Buffer or None"))
@@ -486,7 +486,7 @@ def _destination(*args: Any, dtype: Any = None, device: Any = None, **_: Any) ->
     """dtype and device among the arguments of `to`, which may come in any order."""
     for a in args:
         if isinstance(a, Variable):
-            dtype, device = a.dtype, a.device  # type: ignore[attr-defined]
+            dtype, device = a.dtype, a.device
         elif isinstance(a, _dtypes.dtype):
             dtype = a
         elif a is not None and not isinstance(a, bool):

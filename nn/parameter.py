@@ -76,7 +76,7 @@ class UninitializedBuffer(_Uninitialized, Tensor):
     ) -> Any:
         self = object.__new__(cls)
         self.array, self._version = creation.empty(0, dtype=dtype, device=device).array, [0, None]
-        self._is_buffer, self.persistent = True, persistent
+        self.__dict__.update(_is_buffer=True, persistent=persistent)
         return self.requires_grad_(requires_grad)
 
     def __init__(self, *_: Any, **__: Any) -> None:

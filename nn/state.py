@@ -25,8 +25,6 @@ class IncompatibleKeys(NamedTuple):
             return "<All keys matched successfully>"
         return f"_IncompatibleKeys(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
 
-    __str__ = __repr__
-
 
 def state_dict(
     self: Any, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
@@ -194,14 +192,14 @@ def load_from_state_dict(
 
 def _take(module: Any, name: str, own: Any, given: Any, key: str, local: dict[str, Any]) -> str:
     """Puts one value in place; says what is wrong with it, if anything."""
-    if not isinstance(given, Variable):
+    if not issubclass(type(given), Variable):
         return f'While copying the parameter named "{key}", expected a Tensor but received {type(given).__name__}'
     if not is_lazy(own):
         if own.ndim == 0 and given.ndim == 1 and len(given.array) == 1:
-            given = given[0]  # type: ignore[index]  # scalars were saved as one element before PyTorch 0.4
-        if own.shape != given.shape:  # type: ignore[attr-defined]
+            given = given[0]  # scalars were saved as one element before PyTorch 0.4
+        if own.shape != given.shape:
             return (
-                f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint,"  # type: ignore[attr-defined]
+                f"size mismatch for {key}: copying a param with shape {given.shape} from checkpoint,"
                 f" the shape in current model is {own.shape}."
             )
     elif not is_lazy(given):
@@ -209,7 +207,7 @@ def _take(module: Any, name: str, own: Any, given: Any, key: str, local: dict[st
     if local.get("assign_to_params_buffers", False):
         if isinstance(own, Parameter):
             keeps = isinstance(given, Parameter)
-            given = given.requires_grad_(own.requires_grad) if keeps else Parameter(given, own.requires_grad)  # type: ignore[attr-defined]
+            given = given.requires_grad_(own.requires_grad) if keeps else Parameter(given, own.requires_grad)
         setattr(module, name, given)
     elif not is_lazy(own):
         own.copy_(given)

@@ -18,7 +18,15 @@ def made(*shape: int) -> ringgrad.Tensor:
 
 def test_all_write_in_place_unrecorded_and_return_the_tensor():
     p = ringgrad.Parameter(made(4, 4))
-    for fn in (init.uniform_, init.normal_, init.trunc_normal_, init.ones_, init.zeros_, init.eye_, init.orthogonal_):
+    for fn in (
+        init.uniform_,
+        init.normal_,
+        init.trunc_normal_,
+        init.ones_,
+        init.zeros_,
+        init.eye_,
+        init.orthogonal_,
+    ):
         before = p._version[0]
         assert fn(p) is p
         assert p.is_leaf and p.requires_grad and p._version[0] > before
@@ -68,7 +76,12 @@ def test_fans():
 
 
 def test_gains():
-    assert init.calculate_gain("linear") == init.calculate_gain("conv_transpose2d") == init.calculate_gain("sigmoid") == 1
+    assert (
+        init.calculate_gain("linear")
+        == init.calculate_gain("conv_transpose2d")
+        == init.calculate_gain("sigmoid")
+        == 1
+    )
     assert init.calculate_gain("tanh") == 5 / 3 and init.calculate_gain("selu") == 0.75
     assert init.calculate_gain("relu") == math.sqrt(2)
     assert init.calculate_gain("leaky_relu", 0.5) == math.sqrt(2 / 1.25)
@@ -106,7 +119,15 @@ def test_older_names_warn():
     with pytest.warns(FutureWarning, match="xavier_uniform_"):
         t = init.xavier_uniform(made(2, 3))
     assert t.shape == (2, 3)
-    for name in ("uniform", "normal", "eye", "orthogonal", "kaiming_normal", "kaiming_uniform", "xavier_normal"):
+    for name in (
+        "uniform",
+        "normal",
+        "eye",
+        "orthogonal",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "xavier_normal",
+    ):
         with pytest.warns(FutureWarning):
             getattr(init, name)(made(2, 3))
 

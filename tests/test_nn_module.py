@@ -43,7 +43,7 @@ def test_names_come_in_the_order_of_registration_own_parameters_first(lib):
     model = net(lib)
     names = ["scale", "first.weight", "first.bias", "rest.1.weight", "rest.1.bias"]
     assert [n for n, _ in model.named_parameters()] == names
-    assert [n for n, _ in model.named_parameters(prefix="m")][0] == "m.scale"
+    assert next(n for n, _ in model.named_parameters(prefix="m")) == "m.scale"
     assert [n for n, _ in model.named_parameters(recurse=False)] == ["scale"]
     assert [n for n, _ in model.named_buffers()] == ["mean", "cache"]
     assert [n for n, _ in model.named_modules()] == ["", "first", "rest", "rest.0", "rest.1"]
@@ -259,7 +259,7 @@ def test_state_dict_shares_memory_and_has_versions(lib):
     assert model.scale[0].item() == 7
     assert model.state_dict(keep_vars=True)["scale"] is model.scale
     into = {}
-    assert model.state_dict(destination=into, prefix="m.") is into and list(into)[0] == "m.scale"
+    assert model.state_dict(destination=into, prefix="m.") is into and next(iter(into)) == "m.scale"
 
 
 def test_load_state_dict(lib):
@@ -504,8 +504,12 @@ def test_hooks_on_all_modules(lib):
     handles = [
         hooks.register_module_forward_pre_hook(lambda m, args: seen.append("pre " + type(m).__name__)),
         hooks.register_module_forward_hook(lambda m, args, out: seen.append("post " + type(m).__name__)),
-        hooks.register_module_full_backward_hook(lambda m, gin, gout: seen.append("back " + type(m).__name__)),
-        hooks.register_module_full_backward_pre_hook(lambda m, gout: seen.append("early " + type(m).__name__)),
+        hooks.register_module_full_backward_hook(
+            lambda m, gin, gout: seen.append("back " + type(m).__name__)
+        ),
+        hooks.register_module_full_backward_pre_hook(
+            lambda m, gout: seen.append("early " + type(m).__name__)
+        ),
         hooks.register_module_parameter_registration_hook(lambda m, name, p: seen.append("par " + name)),
         hooks.register_module_buffer_registration_hook(lambda m, name, b: seen.append("buf " + name)),
         hooks.register_module_module_registration_hook(lambda m, name, b: seen.append("mod " + name)),
@@ -514,7 +518,7 @@ def test_hooks_on_all_modules(lib):
         model(lib.ones(1, 2)).sum().backward()
         forward = [s for s in seen if s.startswith(("pre", "post"))]
         assert forward[:3] == ["pre Net", "pre Linear", "post Linear"] and forward[-1] == "post Net"
-        assert [s for s in seen if s.startswith("early")][0] == "early Net"
+        assert next(s for s in seen if s.startswith("early")) == "early Net"
         assert "back Sequential" in seen
         m = lib.nn.Module()
         m.register_buffer("b", lib.zeros(1))
@@ -547,7 +551,7 @@ def test_sequential(lib):
     s += nn.Sequential(b)
     assert len(s) == 3
     named = nn.Sequential(OrderedDict(first=a, second=b))
-    assert named.first is a and named[1] is b and list(named.state_dict())[0] == "first.weight"
+    assert named.first is a and named[1] is b and next(iter(named.state_dict())) == "first.weight"
     with pytest.raises(IndexError):
         s[3]
     with pytest.raises(ValueError):

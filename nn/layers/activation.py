@@ -25,7 +25,7 @@ class ReLU(_Elementwise):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.relu(input, inplace=self.inplace)
 
 
@@ -36,7 +36,7 @@ class RReLU(Module):
         super().__init__()
         self.lower, self.upper, self.inplace = lower, upper, inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
 
     def extra_repr(self) -> str:
@@ -63,7 +63,7 @@ class Hardtanh(Module):
                 f"[Hardtanh] max_val must be above min_val, came {self.max_val} and {self.min_val}"
             )
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
     def extra_repr(self) -> str:
@@ -83,7 +83,7 @@ class ReLU6(Hardtanh):
 class Sigmoid(Module):
     """1 / (1 + exp(-x))."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return functions.sigmoid(input)
 
 
@@ -97,14 +97,14 @@ class Hardsigmoid(_Elementwise):
     def extra_repr(self) -> str:
         return ""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.hardsigmoid(input, self.inplace)
 
 
 class Tanh(Module):
     """tanh(x)."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return functions.tanh(input)
 
 
@@ -115,7 +115,7 @@ class SiLU(_Elementwise):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.silu(input, inplace=self.inplace)
 
 
@@ -126,7 +126,7 @@ class Mish(_Elementwise):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.mish(input, inplace=self.inplace)
 
 
@@ -137,7 +137,7 @@ class Hardswish(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.hardswish(input, self.inplace)
 
 
@@ -148,7 +148,7 @@ class ELU(Module):
         super().__init__()
         self.alpha, self.inplace = alpha, inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
@@ -162,7 +162,7 @@ class CELU(Module):
         super().__init__()
         self.alpha, self.inplace = alpha, inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.celu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
@@ -176,7 +176,7 @@ class SELU(_Elementwise):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.selu(input, self.inplace)
 
 
@@ -187,7 +187,7 @@ class GLU(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:
@@ -201,7 +201,7 @@ class GELU(Module):
         super().__init__()
         self.approximate = approximate
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
@@ -215,7 +215,7 @@ class Hardshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
@@ -229,7 +229,7 @@ class Softshrink(Module):
         super().__init__()
         self.lambd = lambd
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
@@ -239,7 +239,7 @@ class Softshrink(Module):
 class Tanhshrink(Module):
     """x - tanh(x)."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.tanhshrink(input)
 
 
@@ -250,7 +250,7 @@ class LeakyReLU(Module):
         super().__init__()
         self.negative_slope, self.inplace = negative_slope, inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
@@ -260,7 +260,7 @@ class LeakyReLU(Module):
 class LogSigmoid(Module):
     """log(sigmoid(x))."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.logsigmoid(input)
 
 
@@ -271,7 +271,7 @@ class Softplus(Module):
         super().__init__()
         self.beta, self.threshold = beta, threshold
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
@@ -281,7 +281,7 @@ class Softplus(Module):
 class Softsign(Module):
     """x / (1 + |x|)."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.softsign(input)
 
 
@@ -292,7 +292,7 @@ class Threshold(Module):
         super().__init__()
         self.threshold, self.value, self.inplace = threshold, value, inplace
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.threshold(input, self.threshold, self.value, self.inplace)
 
     def extra_repr(self) -> str:
@@ -316,7 +316,7 @@ class PReLU(Module):
         """All `init`."""
         init.constant_(self.weight, self.init)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
@@ -334,7 +334,7 @@ class _Normalized(Module):
 class Softmin(_Normalized):
     """softmax(-x) along `dim`."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.softmin(input, self.dim)
 
     def extra_repr(self) -> str:
@@ -344,7 +344,7 @@ class Softmin(_Normalized):
 class Softmax(_Normalized):
     """exp(x) divided by its sum along `dim`."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
@@ -354,7 +354,7 @@ class Softmax(_Normalized):
 class Softmax2d(Module):
     """Softmax over the channels of (N, C, H, W) or (C, H, W)."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         if input.ndim not in (3, 4):
             raise ValueError(
                 f"[Softmax2d] the input must have 3 or 4 dimensions, came shape {list(input.shape)}"
@@ -365,7 +365,7 @@ class Softmax2d(Module):
 class LogSoftmax(_Normalized):
     """log(softmax(x)) along `dim`."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.log_softmax(input, self.dim)
 
     def extra_repr(self) -> str:

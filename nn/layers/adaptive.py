@@ -68,11 +68,11 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     def reset_parameters(self) -> None:
         """As Linear does, in head and tails."""
         self.head.reset_parameters()
-        for first, second in self.tail:  # type: ignore[misc]
-            first.reset_parameters()  # type: ignore[has-type]
-            second.reset_parameters()  # type: ignore[has-type]
+        for tail in self.tail:
+            for part in tail.children():
+                part.reset_parameters()
 
-    def forward(self, input_: Any, target_: Any) -> ASMoutput:  # type: ignore[override]
+    def forward(self, input_: Any, target_: Any) -> ASMoutput:
         """input (N, in_features) or (in_features), target (N) or ()."""
         if target_.ndim > 1 or input_.ndim != target_.ndim + 1:
             raise RuntimeError(

@@ -39,7 +39,7 @@ class MultiheadAttention(Module):
     or numbers that are added to the scores.
     """
 
-    in_proj_weight: Parameter | None
+    in_proj_weight: Any
     in_proj_bias: Parameter | None
     bias_k: Parameter | None
     bias_v: Parameter | None
@@ -103,7 +103,7 @@ class MultiheadAttention(Module):
         if self.bias_v is not None:
             init.xavier_normal_(self.bias_v)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Any,
         key: Any,
@@ -167,7 +167,7 @@ class MultiheadAttention(Module):
         if same and self._qkv_same_embed_dim:
             return functions.chunk(F.linear(query, self.in_proj_weight, self.in_proj_bias), 3, -1)
         if self._qkv_same_embed_dim:
-            weights: Any = functions.chunk(self.in_proj_weight, 3)  # type: ignore[arg-type]
+            weights: Any = functions.chunk(self.in_proj_weight, 3)
         else:
             weights = [getattr(self, f"{name}_proj_weight") for name in "qkv"]
         biases: Any = [None] * 3 if self.in_proj_bias is None else functions.chunk(self.in_proj_bias, 3)

@@ -150,7 +150,7 @@ class _Conv(_ConvNd):
             padding = 0
         return conv(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return self._conv_forward(input, self.weight, self.bias)
 
 
@@ -225,7 +225,7 @@ class _ConvTranspose(_ConvNd):
         )
         return tuple(w - low for w, low in zip(wanted, least))
 
-    def forward(self, input: Any, output_size: Sequence[int] | None = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, output_size: Sequence[int] | None = None) -> Any:
         conv = getattr(F, f"conv_transpose{self.spatial}d")
         extra = self._output_padding(input, output_size)
         return conv(
@@ -248,29 +248,20 @@ class ConvTranspose3d(_ConvTranspose):
     spatial = 3
 
 
-class _LazyConv(LazyModuleMixin, _ConvNd):
-    """A convolution whose in_channels are those of its first input."""
+class _LazyConvNd(LazyModuleMixin, _ConvNd):
+    """What both lazy families share."""
 
-    def __init__(self, out_channels: int, kernel_size: Size, *args: Any, **settings: Any) -> None:
-        position = 6 if self.transposed else 5  # of bias among the settings
-        args_list = list(args)
-        bias = args_list[position] if len(args_list) > position else settings.get("bias", True)
-        if len(args_list) > position:
-            args_list[position] = False
-        else:
-            settings["bias"] = False
-        super().__init__(0, 0, kernel_size, *args_list, **settings)
-        made = {"device": settings.get("device"), "dtype": settings.get("dtype")}
+    def _wait_for_input(self, out_channels: int, bias: bool, device: Any, dtype: Any) -> None:
         self.out_channels = out_channels
-        self.weight = UninitializedParameter(**made)
+        self.weight = UninitializedParameter(device=device, dtype=dtype)
         if bias:
-            self.bias = UninitializedParameter(**made)
+            self.bias = UninitializedParameter(device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         if not self.has_uninitialized_params() and self.in_channels:
             super().reset_parameters()
 
-    def initialize_parameters(self, input: Any, *_: Any) -> None:  # type: ignore[override]
+    def initialize_parameters(self, input: Any, *_: Any) -> None:
         n, who = self.spatial, type(self).__name__
         _require(
             who,
@@ -286,37 +277,81 @@ class _LazyConv(LazyModuleMixin, _ConvNd):
         _require(who, fits, "groups must divide in_channels", f"{self.groups} and {self.in_channels}")
         pair = (self.in_channels, self.out_channels)
         first, second = pair if self.transposed else pair[::-1]
-        self.weight.materialize((first, second // self.groups, *self.kernel_size))  # type: ignore[attr-defined]
+        self.weight.materialize((first, second // self.groups, *self.kernel_size))
         if is_lazy(self.bias):
             self.bias.materialize((self.out_channels,))  # type: ignore[union-attr]
         self.reset_parameters()
 
 
-class LazyConv1d(_LazyConv, _Conv):
+class _LazyConv(_LazyConvNd, _Conv):
+    """A convolution whose in_channels are those of its first input."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: str | Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode, device, dtype
+        )
+        self._wait_for_input(out_channels, bias, device, dtype)
+
+
+class _LazyConvTranspose(_LazyConvNd, _ConvTranspose):
+    """A transposed convolution whose in_channels are those of its first input."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        settings = (stride, padding, output_padding, groups, False, dilation, padding_mode, device, dtype)
+        super().__init__(0, 0, kernel_size, *settings)
+        self._wait_for_input(out_channels, bias, device, dtype)
+
+
+class LazyConv1d(_LazyConv):
     __doc__ = _LazyConv.__doc__
     spatial, cls_to_become = 1, Conv1d
 
 
-class LazyConv2d(_LazyConv, _Conv):
+class LazyConv2d(_LazyConv):
     __doc__ = _LazyConv.__doc__
     spatial, cls_to_become = 2, Conv2d
 
 
-class LazyConv3d(_LazyConv, _Conv):
+class LazyConv3d(_LazyConv):
     __doc__ = _LazyConv.__doc__
     spatial, cls_to_become = 3, Conv3d
 
 
-class LazyConvTranspose1d(_LazyConv, _ConvTranspose):
-    __doc__ = _LazyConv.__doc__
+class LazyConvTranspose1d(_LazyConvTranspose):
+    __doc__ = _LazyConvTranspose.__doc__
     spatial, cls_to_become = 1, ConvTranspose1d
 
 
-class LazyConvTranspose2d(_LazyConv, _ConvTranspose):
-    __doc__ = _LazyConv.__doc__
+class LazyConvTranspose2d(_LazyConvTranspose):
+    __doc__ = _LazyConvTranspose.__doc__
     spatial, cls_to_become = 2, ConvTranspose2d
 
 
-class LazyConvTranspose3d(_LazyConv, _ConvTranspose):
-    __doc__ = _LazyConv.__doc__
+class LazyConvTranspose3d(_LazyConvTranspose):
+    __doc__ = _LazyConvTranspose.__doc__
     spatial, cls_to_become = 3, ConvTranspose3d

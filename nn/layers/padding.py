@@ -19,7 +19,7 @@ class _Pad(Module):
         super().__init__()
         self.padding = per_dimension(padding, self.sides)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.pad(input, self.padding, self.mode)
 
     def extra_repr(self) -> str:
@@ -33,7 +33,7 @@ class _ConstantPad(_Pad):
         super().__init__(padding)
         self.value = value
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.pad(input, self.padding, "constant", self.value)
 
     def extra_repr(self) -> str:

@@ -28,7 +28,7 @@ class _MaxPool(Module):
         self.padding, self.dilation = padding, dilation
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"max_pool{self.spatial}d")
         return pool(
             input,
@@ -74,7 +74,7 @@ class _MaxUnpool(Module):
         self.stride = per_dimension(kernel_size if stride is None else stride, n)
         self.padding = per_dimension(padding, n)
 
-    def forward(self, input: Any, indices: Any, output_size: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, indices: Any, output_size: Any = None) -> Any:
         unpool = getattr(F, f"max_unpool{self.spatial}d")
         return unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
@@ -114,7 +114,7 @@ class AvgPool1d(Module):
         self.padding = per_dimension(padding, 1)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.avg_pool1d(
             input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         )
@@ -142,7 +142,7 @@ class _AvgPool(Module):
         self.padding, self.ceil_mode = padding, ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"avg_pool{self.spatial}d")
         return pool(
             input,
@@ -184,7 +184,7 @@ class _LPPool(Module):
             ceil_mode,
         )
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"lp_pool{self.spatial}d")
         return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
 
@@ -237,7 +237,7 @@ class _FractionalMaxPool(Module):
             raise ValueError(f"[{who}] output_ratio must be in (0, 1), came {output_ratio}")
         self.register_buffer("_random_samples", _random_samples)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"fractional_max_pool{self.spatial}d")
         return pool(
             input,
@@ -275,7 +275,7 @@ class _AdaptivePool(Module):
 class _AdaptiveAvgPool(_AdaptivePool):
     """Means over windows that lead to a given output size; None keeps a dimension."""
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"adaptive_avg_pool{self.spatial}d")
         return pool(input, self.output_size)
 
@@ -302,7 +302,7 @@ class _AdaptiveMaxPool(_AdaptivePool):
         super().__init__(output_size)
         self.return_indices = return_indices
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         pool = getattr(F, f"adaptive_max_pool{self.spatial}d")
         return pool(input, self.output_size, self.return_indices)
 

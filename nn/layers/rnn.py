@@ -69,7 +69,7 @@ class RNNBase(Module):
         for layer in range(num_layers):
             for direction in range(directions):
                 width = input_size if layer == 0 else out * directions
-                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, out)}
+                shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, out)}
                 if bias:
                     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 if proj_size:
@@ -153,7 +153,7 @@ class RNNBase(Module):
                 )
         return given
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
         who = type(self).__name__
@@ -361,7 +361,7 @@ class RNNCellBase(Module):
             if h.array.shape != shape:
                 raise RuntimeError(f"[{who}] the state must have shape {list(shape)}, came {list(h.shape)}")
             state.append(h)
-        weights = [self.weight_ih, self.weight_hh]
+        weights: list[Any] = [self.weight_ih, self.weight_hh]
         weights += [self.bias_ih, self.bias_hh] if self.bias else []
         _, *new = _run(self.mode, x, tuple(state), weights, (batch,), False)
         return [h.squeeze(0) for h in new] if single else list(new)
@@ -389,7 +389,7 @@ class RNNCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity, self.mode = nonlinearity, "RNN_" + nonlinearity.upper()
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         return self._step(input, [hx])[0]
 
 
@@ -403,7 +403,7 @@ class LSTMCell(RNNCellBase):
     ) -> None:
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         h, c = self._step(input, [None, None] if hx is None else list(hx))
         return h, c
 
@@ -418,5 +418,5 @@ class GRUCell(RNNCellBase):
     ) -> None:
         super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         return self._step(input, [hx])[0]

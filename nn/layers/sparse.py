@@ -69,7 +69,7 @@ class Embedding(Module):
         init.normal_(self.weight)
         _zero_row(self.weight, self.padding_idx)
 
-    def forward(self, input: Any) -> Any:  # type: ignore[override]
+    def forward(self, input: Any) -> Any:
         return F.embedding(
             input,
             self.weight,
@@ -161,7 +161,7 @@ class EmbeddingBag(Module):
         init.normal_(self.weight)
         _zero_row(self.weight, self.padding_idx)
 
-    def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, offsets: Any = None, per_sample_weights: Any = None) -> Any:
         return F.embedding_bag(
             input,
             self.weight,

@@ -90,7 +90,7 @@ class TransformerEncoderLayer(_Layer):
         self._norms_and_dropouts(2, d_model, dropout, layer_norm_eps, bias, made)
         self.activation = _get_activation_fn(activation)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool = False
     ) -> Any:
         """Masks as in MultiheadAttention."""
@@ -128,7 +128,7 @@ class TransformerDecoderLayer(_Layer):
         self._norms_and_dropouts(3, d_model, dropout, layer_norm_eps, bias, made)
         self.activation = _get_activation_fn(activation)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tgt: Any,
         memory: Any,
@@ -167,7 +167,7 @@ class TransformerEncoder(Module):
         self.layers = _get_clones(encoder_layer, num_layers)
         self.num_layers, self.norm = num_layers, norm
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, src: Any, mask: Any = None, src_key_padding_mask: Any = None, is_causal: bool | None = None
     ) -> Any:
         for layer in self.layers:
@@ -185,7 +185,7 @@ class TransformerDecoder(Module):
         self.layers = _get_clones(decoder_layer, num_layers)
         self.num_layers, self.norm = num_layers, norm
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         tgt: Any,
         memory: Any,
@@ -259,7 +259,7 @@ class Transformer(Module):
         self._reset_parameters()
         self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         src: Any,
         tgt: Any,

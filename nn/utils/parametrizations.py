@@ -19,7 +19,7 @@ class _WeightNorm(Module):
         super().__init__()
         self.dim = None if dim == -1 else dim
 
-    def forward(self, weight_g: Any, weight_v: Any) -> Any:  # type: ignore[override]
+    def forward(self, weight_g: Any, weight_v: Any) -> Any:
         return weight_v * (weight_g / norm_except_dim(weight_v, self.dim))
 
     def right_inverse(self, weight: Any) -> tuple[Any, Any]:
@@ -61,7 +61,7 @@ class _SpectralNorm(Module):
                 self._u.copy_(F.normalize(functions.mv(matrix, self._v), dim=0, eps=self.eps))
                 self._v.copy_(F.normalize(functions.mv(matrix.t(), self._u), dim=0, eps=self.eps))
 
-    def forward(self, weight: Any) -> Any:  # type: ignore[override]
+    def forward(self, weight: Any) -> Any:
         if weight.ndim == 1:
             return F.normalize(weight, dim=0, eps=self.eps)
         matrix = self._as_matrix(weight)

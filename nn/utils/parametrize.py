@@ -78,7 +78,7 @@ class ParametrizationList(ModuleList):
                     )
                 original.data = part.detach().clone() if part is original else part.detach()
 
-    def forward(self) -> Any:  # type: ignore[override]
+    def forward(self) -> Any:
         first, *others = list(self)
         x = first(*self._originals())
         for module in others:
