@@ -1,10 +1,13 @@
-"""Every op, declared once. Importing this package registers them all."""
+"""Every op, declared once. Importing this package registers them all; fft, linalg, special, spectral when used."""
 
 from . import (
     activation,
     attention,
+    complex,
+    contract,
     conv,
     dropout,
+    elementwise,
     embedding,
     index,
     linear,
@@ -14,14 +17,20 @@ from . import (
     pointwise,
     pool,
     reduce,
+    scan,
+    scatter,
     shape,
+    sort,
 )
 
 __all__ = [
     "activation",
     "attention",
+    "complex",
+    "contract",
     "conv",
     "dropout",
+    "elementwise",
     "embedding",
     "index",
     "linear",
@@ -31,5 +40,8 @@ __all__ = [
     "pointwise",
     "pool",
     "reduce",
+    "scan",
+    "scatter",
     "shape",
+    "sort",
 ]

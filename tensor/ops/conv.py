@@ -20,7 +20,12 @@ from .rows import row_sum
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
-COLUMNS = 1024  # at least so many columns a product, where there are that many
+
+
+def images_at_once(count: int, depth: int, size: int) -> int:
+    """So many that products are worthwhile (512 columns and more) and columns stay in the cache (1 MiB)."""
+    columns = max(512, min(8192, (1 << 18) // max(depth, 1)))
+    return max(1, min(count, columns // max(size, 1)))
 
 
 def out_size(n: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> int:
@@ -53,9 +58,9 @@ class Patches:
         )
         self.padding = padding
         self.size = math.prod(out)
-        self.step = max(1, min(x.shape[0], COLUMNS // max(self.size, 1)))
-        self.plain = set(kernel) | set(stride) == {1} and not any(map(any, padding)) and self.step == 1
         self.depth = x.shape[1] * math.prod(kernel)
+        self.step = images_at_once(x.shape[0], self.depth, self.size)
+        self.plain = set(kernel) | set(stride) == {1} and not any(map(any, padding)) and self.step == 1
         if not self.plain:
             self.buffer = xp.empty((self.depth, self.step * self.size), x.dtype)
         if any(map(any, padding)):
@@ -196,7 +201,7 @@ def _scattered(
     )
     x = xp.empty((n, groups * channels, *size), gy.dtype)
     turned = xp.ascontiguousarray(weight.reshape(groups, outs // groups, -1).swapaxes(1, 2))
-    step = max(1, min(n, COLUMNS // max(math.prod(out), 1)))
+    step = images_at_once(n, channels * groups * math.prod(kernel), math.prod(out))
     inner = tuple(slice(a, a + m) for m, (a, _) in zip(size, padding))
     for start in range(0, n, step):
         part = slice(start, min(start + step, n))
