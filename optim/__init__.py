@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import lr_scheduler, swa_utils
+    from . import lr_scheduler as lr_scheduler
+    from . import swa_utils as swa_utils
     from .adafactor import Adafactor
     from .adagrad import Adadelta, Adagrad, RMSprop
     from .adam import Adam, Adamax, AdamW, NAdam, RAdam

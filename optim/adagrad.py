@@ -36,7 +36,9 @@ class Adagrad(Elementwise):
         not_negative("Adagrad", lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
         not_negative("Adagrad", initial_accumulator_value=initial_accumulator_value)
         defaults = dict(lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay)
-        defaults |= dict(initial_accumulator_value=initial_accumulator_value, foreach=foreach, maximize=maximize)
+        defaults |= dict(
+            initial_accumulator_value=initial_accumulator_value, foreach=foreach, maximize=maximize
+        )
         super().__init__(params, defaults | dict(differentiable=differentiable, fused=fused))
         for group in self.param_groups:  # there before the first step, as scripts that share it expect
             first = group["initial_accumulator_value"]
@@ -50,7 +52,6 @@ class Adagrad(Elementwise):
         return {"sum": group["initial_accumulator_value"]}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         return number(group["lr"]) / (1 + (now["step"] - 1) * group["lr_decay"]), group["eps"]
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:
@@ -82,13 +83,14 @@ class Adadelta(Elementwise):
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"[Adadelta] rho must be in [0, 1], came {rho}")
         defaults = dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize)
-        super().__init__(params, defaults | dict(capturable=capturable, foreach=foreach, differentiable=differentiable))
+        super().__init__(
+            params, defaults | dict(capturable=capturable, foreach=foreach, differentiable=differentiable)
+        )
 
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
         return {"square_avg": 0.0, "acc_delta": 0.0}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         return number(group["lr"]), group["rho"], group["eps"]
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:
@@ -120,8 +122,12 @@ class RMSprop(Elementwise):
         differentiable: bool = False,
     ) -> None:
         not_negative("RMSprop", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-        defaults = dict(lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered, weight_decay=weight_decay)
-        defaults |= dict(capturable=capturable, foreach=foreach, maximize=maximize, differentiable=differentiable)
+        defaults = dict(
+            lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered, weight_decay=weight_decay
+        )
+        defaults |= dict(
+            capturable=capturable, foreach=foreach, maximize=maximize, differentiable=differentiable
+        )
         super().__init__(params, defaults)
 
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
@@ -133,7 +139,6 @@ class RMSprop(Elementwise):
         return names
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         return number(group["lr"]), group["alpha"], group["eps"], group["momentum"], group["centered"]
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:

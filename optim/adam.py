@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .elementwise import Elementwise
-from .optimizer import Params, below_one, not_negative, number, scalar
+from .optimizer import Params, below_one, not_negative, number
 
 
 def moments(xp: Any, beta1: float, beta2: float, g: Any, t: Any, m: Any, v: Any) -> None:
@@ -22,7 +22,9 @@ def moments(xp: Any, beta1: float, beta2: float, g: Any, t: Any, m: Any, v: Any)
 class AdamLike(Elementwise):
     """What this file's optimizers share: two moments, lr, betas, eps, weight decay of either kind."""
 
-    def __init__(self, params: Params, lr: Any, betas: Any, eps: float, weight_decay: float, **rest: Any) -> None:
+    def __init__(
+        self, params: Params, lr: Any, betas: Any, eps: float, weight_decay: float, **rest: Any
+    ) -> None:
         who = type(self).__name__
         not_negative(who, lr=lr, eps=eps, weight_decay=weight_decay)
         below_one(who, "betas", betas)
@@ -61,15 +63,18 @@ class Adam(AdamLike):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        rest = dict(amsgrad=amsgrad, maximize=maximize, foreach=foreach, capturable=capturable)
-        rest |= dict(differentiable=differentiable, fused=fused, decoupled_weight_decay=decoupled_weight_decay)
+        rest: dict[str, Any] = dict(
+            amsgrad=amsgrad, maximize=maximize, foreach=foreach, capturable=capturable
+        )
+        rest |= dict(
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=decoupled_weight_decay
+        )
         super().__init__(params, lr, betas, eps, weight_decay, **rest)
 
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
         return super().slots(group) | ({"max_exp_avg_sq": 0.0} if group["amsgrad"] else {})
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         beta1, beta2 = group["betas"]
         root = (1 - beta2 ** now["step"]) ** 0.5
         # lr m' / (sqrt(v') + eps) with the corrections of m and v drawn out of the arrays
@@ -135,14 +140,15 @@ class Adamax(AdamLike):
         differentiable: bool = False,
         capturable: bool = False,
     ) -> None:
-        rest = dict(foreach=foreach, maximize=maximize, differentiable=differentiable, capturable=capturable)
+        rest: dict[str, Any] = dict(
+            foreach=foreach, maximize=maximize, differentiable=differentiable, capturable=capturable
+        )
         super().__init__(params, lr, betas, eps, weight_decay, **rest)
 
     def slots(self, group: dict[str, Any]) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_inf": 0.0}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         beta1, beta2 = group["betas"]
         return beta1, beta2, number(group["lr"]) / (1 - beta1 ** now["step"]), group["eps"]
 
@@ -177,7 +183,9 @@ class NAdam(AdamLike):
         differentiable: bool = False,
     ) -> None:
         not_negative("NAdam", momentum_decay=momentum_decay)
-        rest = dict(momentum_decay=momentum_decay, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize)
+        rest: dict[str, Any] = dict(
+            momentum_decay=momentum_decay, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize
+        )
         rest |= dict(foreach=foreach, capturable=capturable, differentiable=differentiable)
         super().__init__(params, lr, betas, eps, weight_decay, **rest)
 
@@ -185,11 +193,10 @@ class NAdam(AdamLike):
         return {"step": 0.0, "mu_product": 1.0}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         step, (beta1, beta2), lr = now["step"], group["betas"], number(group["lr"])
         mu, following = (beta1 * (1 - 0.5 * 0.96 ** (n * group["momentum_decay"])) for n in (step, step + 1))
-        # multiplied in the precision that the state has, so that saved and continued runs agree
-        product = now["mu_product"] = float(scalar(now["mu_product"]).array * scalar(mu).array)
+        now["mu_product"] *= mu
+        product = float(now["mu_product"])
         of_g = lr * (1 - mu) / (1 - product)
         of_m = lr * following / (1 - product * following)
         return beta1, beta2, of_g, of_m, (1 - beta2**step) ** 0.5, group["eps"], self.shrink(group)
@@ -224,12 +231,11 @@ class RAdam(AdamLike):
         capturable: bool = False,
         differentiable: bool = False,
     ) -> None:
-        rest = dict(maximize=maximize, foreach=foreach, capturable=capturable)
+        rest: dict[str, Any] = dict(maximize=maximize, foreach=foreach, capturable=capturable)
         rest |= dict(decoupled_weight_decay=decoupled_weight_decay, differentiable=differentiable)
         super().__init__(params, lr, betas, eps, weight_decay, **rest)
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         step, (beta1, beta2) = now["step"], group["betas"]
         rate = number(group["lr"]) / (1 - beta1**step)
         longest = 2 / (1 - beta2) - 1

@@ -10,6 +10,7 @@ weight decay, maximize, parameters without gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from ..autograd.engine import array_namespace, wrap
 from .optimizer import Optimizer, Params, number, scalar
 
 BLOCK_BYTES = 1 << 18  # of each operand: measured flat from 128 KiB to 1 MiB, half as fast at 16 KiB
-ALONE_BYTES = 1 << 15  # a parameter this large is cheaper in a block of its own than copied into one with others
+ALONE_BYTES = (
+    1 << 15
+)  # a parameter this large is cheaper in a block of its own than copied into one with others
 
 
 class Block:
@@ -61,7 +64,11 @@ class Flat:
 
     def look_at(self, i: int, array: Any) -> bool:
         """Takes another array of parameter i; False when it is of another kind, and this layout is no longer right."""
-        if array.shape != self.shapes[i] or array.dtype != self.dtype or array_namespace[type(array)] is not self.xp:
+        if (
+            array.shape != self.shapes[i]
+            or array.dtype != self.dtype
+            or array_namespace[type(array)] is not self.xp
+        ):
             return False
         self.arrays[i] = array
         self.loose.discard(i)
@@ -83,7 +90,8 @@ class Flat:
             part.fill(initial)
         elif held.array.shape != home.shape:
             raise RuntimeError(
-                f"[optim] state {name!r} must have its parameter's shape {list(home.shape)}, came {list(held.array.shape)}"
+                f"[optim] state {name!r} must have its parameter's shape {list(home.shape)},"
+                f" came {list(held.array.shape)}"
             )
         else:
             home[...] = held.array
@@ -119,7 +127,7 @@ class Flat:
             if size >= alone:
                 parts = -(-size // room)
                 ends = [size * k // parts for k in range(parts + 1)]
-                cut += [[(i, at, end)] for at, end in zip(ends, ends[1:])]
+                cut += [[(i, at, end)] for at, end in pairwise(ends)]
                 filled = room
             elif size:
                 if i != before + 1 or filled + size > room:
@@ -173,7 +181,9 @@ class Elementwise(Optimizer):
         self._flats = {}
         for held in self.state.values():
             for name in self.counters({"lr": 0.0}) if isinstance(held, dict) else ():
-                if name in held and isinstance(held[name], int | float):  # as old versions of PyTorch saved it
+                if name in held and isinstance(
+                    held[name], int | float
+                ):  # as old versions of PyTorch saved it
                     held[name] = scalar(held[name])
 
     # ---- what subclasses write
@@ -189,6 +199,7 @@ class Elementwise(Optimizer):
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
         """Changes the counters to those of this step; returns the coefficients that `update` needs.
 
+        now: "step" is that of this step already, other counters are NumPy scalars in the precision of the state.
         fresh: the state was made in this step.
         """
         raise NotImplementedError
@@ -232,7 +243,9 @@ class Elementwise(Optimizer):
                 continue
             members.append(i)
             g = grad.array.reshape(-1)
-            grads[i] = g if g.dtype == work else g.view(flat.real) if g.dtype == flat.dtype else g.astype(flat.dtype)
+            grads[i] = (
+                g if g.dtype == work else g.view(flat.real) if g.dtype == flat.dtype else g.astype(flat.dtype)
+            )
         if not members:
             return
         for i in flat.loose:
@@ -240,6 +253,8 @@ class Elementwise(Optimizer):
         slots = self.slots(group)
         fresh = self._adopt(group, flat, members, slots)
         for some, now, new in self._alike(flat, members, fresh, list(self.counters(group))):
+            if "step" in now:
+                now["step"] = float(now["step"]) + 1
             c = self.advance(group, now, new)
             where = slice(None) if len(some) == len(flat.params) else list(some)
             for name, value in now.items():
@@ -250,11 +265,16 @@ class Elementwise(Optimizer):
         for i in members:
             flat.params[i]._version[0] += 1
 
-    def _adopt(self, group: dict[str, Any], flat: Flat, members: list[int], slots: dict[str, float]) -> set[int]:
+    def _adopt(
+        self, group: dict[str, Any], flat: Flat, members: list[int], slots: dict[str, float]
+    ) -> set[int]:
         """Sees that all state stands in the buffers, also what was loaded or assigned; whose state is new."""
-        fresh = set()
+        fresh: set[int] = set()
+        counters = self.counters(group)
+        if not counters and not slots:
+            return fresh
         states = [self.state[flat.params[i]] for i in members]
-        for kinds, adopt in ((self.counters(group), flat.adopt_scalar), (slots, flat.adopt)):
+        for kinds, adopt in ((counters, flat.adopt_scalar), (slots, flat.adopt)):
             for name, initial in kinds.items():
                 homes = flat.homes.get(name)
                 for i, state in zip(members, states):
@@ -270,25 +290,39 @@ class Elementwise(Optimizer):
         """The parameters by equal counters: (their numbers, the counters, whether they are new)."""
         values = [flat.buffers[name] for name in counters]
         if not fresh and len(members) == len(flat.params) and all((v == v[0]).all() for v in values):
-            return [(tuple(members), {n: float(v[0]) for n, v in zip(counters, values)}, False)]
+            return [(tuple(members), {n: v[0] for n, v in zip(counters, values)}, False)]
         sets: dict[Any, list[int]] = {}
         for i in members:
-            sets.setdefault((i in fresh, *(float(v[i]) for v in values)), []).append(i)
+            sets.setdefault((i in fresh, *(v[i] for v in values)), []).append(i)
         return [(tuple(some), dict(zip(counters, key[1:])), key[0]) for key, some in sets.items()]
 
     def _run(
-        self, group: dict[str, Any], flat: Flat, some: tuple[int, ...], grads: list[Any], slots: list[str], c: Any
+        self,
+        group: dict[str, Any],
+        flat: Flat,
+        some: tuple[int, ...],
+        grads: list[Any],
+        slots: list[str],
+        c: Any,
     ) -> None:
         xp, update = flat.xp, self.update
         maximize = group.get("maximize", False)
-        decay = number(group.get("weight_decay", 0)) if self.couples and not group.get("decoupled_weight_decay") else 0
+        decay = (
+            number(group.get("weight_decay", 0))
+            if self.couples and not group.get("decoupled_weight_decay")
+            else 0
+        )
         for block in flat.blocks(some, slots):
             p, states = block.p, block.states
             own, t, u, _ = block.scratch
             i, at, end = block.pieces[0]
             if block.gathered:
-                xp.concatenate([flat.views[i][at:end] for i, at, end in block.pieces], out=p, casting="unsafe")
-                g = xp.concatenate([grads[i][at:end] for i, at, end in block.pieces], out=own, casting="unsafe")
+                xp.concatenate(
+                    [flat.views[i][at:end] for i, at, end in block.pieces], out=p, casting="unsafe"
+                )
+                g = xp.concatenate(
+                    [grads[i][at:end] for i, at, end in block.pieces], out=own, casting="unsafe"
+                )
             else:
                 g = grads[i][at:end]
             if maximize:

@@ -34,13 +34,19 @@ class LBFGS(Optimizer):
     ) -> None:
         not_negative("LBFGS", lr=lr)
         if line_search_fn not in (None, "strong_wolfe"):
-            raise RuntimeError(f"[LBFGS] line_search_fn must be None or 'strong_wolfe', came {line_search_fn!r}")
+            raise RuntimeError(
+                f"[LBFGS] line_search_fn must be None or 'strong_wolfe', came {line_search_fn!r}"
+            )
         max_eval = max_iter * 5 // 4 if max_eval is None else max_eval
         defaults = dict(lr=lr, max_iter=max_iter, max_eval=max_eval, tolerance_grad=tolerance_grad)
-        defaults |= dict(tolerance_change=tolerance_change, history_size=history_size, line_search_fn=line_search_fn)
+        defaults |= dict(
+            tolerance_change=tolerance_change, history_size=history_size, line_search_fn=line_search_fn
+        )
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
-            raise ValueError(f"[LBFGS] all parameters must be in one group, came {len(self.param_groups)} groups")
+            raise ValueError(
+                f"[LBFGS] all parameters must be in one group, came {len(self.param_groups)} groups"
+            )
 
     @property
     def _params(self) -> list[Any]:
@@ -49,7 +55,9 @@ class LBFGS(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Minimizes for up to max_iter iterations; returns the loss that `closure` gave at first."""
         if closure is None:
-            raise TypeError("[LBFGS] step needs a closure that computes the gradients and returns the loss, came None")
+            raise TypeError(
+                "[LBFGS] step needs a closure that computes the gradients and returns the loss, came None"
+            )
         group = self.param_groups[0]
         held = self.state[self._params[0]]
         s = {name: _arrays(value) for name, value in held.items()}
@@ -87,7 +95,9 @@ class LBFGS(Optimizer):
                         p._version[0] += 1
                     return found
 
-                loss, g, s["t"], calls = strong_wolfe(at, s["t"], d, loss, g, slope, group["max_eval"] - evaluations)
+                loss, g, s["t"], calls = strong_wolfe(
+                    at, s["t"], d, loss, g, slope, group["max_eval"] - evaluations
+                )
                 self._move(s["t"], d)
             else:
                 self._move(s["t"], d)

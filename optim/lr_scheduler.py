@@ -41,7 +41,9 @@ def per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         return [value] * groups
     if len(value) != groups:
-        raise ValueError(f"[scheduler] {name} must have a value for each of {groups} groups, came {len(value)}")
+        raise ValueError(
+            f"[scheduler] {name} must have a value for each of {groups} groups, came {len(value)}"
+        )
     return list(value)
 
 
@@ -148,7 +150,9 @@ class LRScheduler:
     def _warn_outside(self) -> None:
         if not self._get_lr_called_within_step:
             warnings.warn(
-                "[scheduler] get_lr() is for step() to call: get_last_lr() tells the rate in use", UserWarning, stacklevel=3
+                "[scheduler] get_lr() is for step() to call: get_last_lr() tells the rate in use",
+                UserWarning,
+                stacklevel=3,
             )
 
 
@@ -163,7 +167,9 @@ class _Lambdas(LRScheduler):
         self.lr_lambdas = per_group("lr_lambda", check_optimizer(optimizer), lr_lambda)
         for fn in self.lr_lambdas:
             if not callable(fn):
-                raise TypeError(f"[{type(self).__name__}] lr_lambda must be a function, came {type(fn).__name__}")
+                raise TypeError(
+                    f"[{type(self).__name__}] lr_lambda must be a function, came {type(fn).__name__}"
+                )
         super().__init__(optimizer, last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,7 +210,9 @@ class MultiplicativeLR(_Lambdas):
 class StepLR(LRScheduler):
     """x gamma every step_size epochs"""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
@@ -309,7 +317,9 @@ class ExponentialLR(LRScheduler):
 class PolynomialLR(LRScheduler):
     """x (1 - epoch / total_iters) ** power"""
 
-    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
         self.total_iters, self.power = total_iters, power
         super().__init__(optimizer, last_epoch)
 
@@ -321,7 +331,9 @@ class PolynomialLR(LRScheduler):
         return self._times((left / (1.0 - (self.last_epoch - 1) / self.total_iters)) ** self.power)
 
     def _get_closed_form_lr(self) -> list[Any]:
-        return self._base_times((1.0 - min(self.total_iters, self.last_epoch) / self.total_iters) ** self.power)
+        return self._base_times(
+            (1.0 - min(self.total_iters, self.last_epoch) / self.total_iters) ** self.power
+        )
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -338,9 +350,13 @@ class CosineAnnealingLR(LRScheduler):
         if self._step_count == 1 and self.last_epoch > 0:
             return self._get_closed_form_lr()
         groups = self.optimizer.param_groups
-        if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # at the bottom, where a ratio would be 0 / 0
+        if (self.last_epoch - 1 - self.T_max) % (
+            2 * self.T_max
+        ) == 0:  # at the bottom, where a ratio would be 0 / 0
             rise = (1 - math.cos(math.pi / self.T_max)) / 2
-            return [g["lr"] + (base - self.eta_min) * rise for base, g in zip(self.base_lrs, groups, strict=True)]
+            return [
+                g["lr"] + (base - self.eta_min) * rise for base, g in zip(self.base_lrs, groups, strict=True)
+            ]
         now, before = (1 + math.cos(math.pi * n / self.T_max) for n in (self.last_epoch, self.last_epoch - 1))
         return [now / before * (g["lr"] - self.eta_min) + self.eta_min for g in groups]
 
@@ -392,10 +408,15 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     ) -> None:
         for name, value in (("T_0", T_0), ("T_mult", T_mult)):
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"[CosineAnnealingWarmRestarts] {name} must be a positive integer, came {value}")
+                raise ValueError(
+                    f"[CosineAnnealingWarmRestarts] {name} must be a positive integer, came {value}"
+                )
         if not isinstance(eta_min, int | float):
-            raise ValueError(f"[CosineAnnealingWarmRestarts] eta_min must be a number, came {type(eta_min).__name__}")
-        self.T_0 = self.T_i = T_0
+            raise ValueError(
+                f"[CosineAnnealingWarmRestarts] eta_min must be a number, came {type(eta_min).__name__}"
+            )
+        self.T_0, self.T_i = T_0, T_0
+        self.T_cur: float
         self.T_mult, self.eta_min, self.T_cur = T_mult, eta_min, last_epoch
         super().__init__(optimizer, last_epoch)
 
@@ -443,11 +464,17 @@ class _Several(LRScheduler):
         optimizer = optimizer or schedulers[0].optimizer
         for i, scheduler in enumerate(schedulers):
             if not hasattr(scheduler, "optimizer"):
-                raise TypeError(f"[{who}] must be given schedulers, came {type(scheduler).__name__} at index {i}")
+                raise TypeError(
+                    f"[{who}] must be given schedulers, came {type(scheduler).__name__} at index {i}"
+                )
             if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(f"[{who}] cannot step ReduceLROnPlateau, which needs a metric, came one at index {i}")
+                raise ValueError(
+                    f"[{who}] cannot step ReduceLROnPlateau, which needs a metric, came one at index {i}"
+                )
             if scheduler.optimizer is not optimizer:
-                raise ValueError(f"[{who}] all schedulers must be of one optimizer, came another at index {i}")
+                raise ValueError(
+                    f"[{who}] all schedulers must be of one optimizer, came another at index {i}"
+                )
         return optimizer
 
     def state_dict(self) -> dict[str, Any]:
@@ -469,7 +496,7 @@ class ChainedScheduler(_Several):
         self._schedulers = schedulers
         self._last_lr = self._now()
 
-    def step(self, epoch: None = None) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """One step of each."""
         for scheduler in self._schedulers:
             scheduler.step()
@@ -505,7 +532,7 @@ class SequentialLR(_Several):
         elif hasattr(sched, "last_epoch"):
             sched.last_epoch -= 1
 
-    def step(self, epoch: None = None) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """One step of the scheduler whose turn it is."""
         self.last_epoch += 1
         i = bisect_right(self._milestones, self.last_epoch)
@@ -595,7 +622,9 @@ class ReduceLROnPlateau(LRScheduler):
         if mode not in ("min", "max"):
             raise ValueError(f"[ReduceLROnPlateau] mode must be 'min' or 'max', came {mode!r}")
         if threshold_mode not in ("rel", "abs"):
-            raise ValueError(f"[ReduceLROnPlateau] threshold_mode must be 'rel' or 'abs', came {threshold_mode!r}")
+            raise ValueError(
+                f"[ReduceLROnPlateau] threshold_mode must be 'rel' or 'abs', came {threshold_mode!r}"
+            )
         self.mode_worse = math.inf if mode == "min" else -math.inf
         self.mode, self.threshold, self.threshold_mode = mode, threshold, threshold_mode
 
@@ -615,7 +644,9 @@ class _MomentumCycles(LRScheduler):
         self.base_momentums = per_group("base_momentum", self.optimizer, base_momentum)
         self.max_momentums = per_group("max_momentum", self.optimizer, max_momentum)
         if last_epoch == -1:
-            for group, least, most in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums):
+            for group, least, most in zip(
+                self.optimizer.param_groups, self.base_momentums, self.max_momentums
+            ):
                 self._set_momentum(group, most)
                 group["max_momentum"], group["base_momentum"] = most, least
 
@@ -659,7 +690,9 @@ class CyclicLR(_MomentumCycles):
         self.total_size = up + (up if step_size_down is None else float(step_size_down))
         self.step_ratio = up / self.total_size
         if mode not in SCALES and scale_fn is None:
-            raise ValueError(f"[CyclicLR] mode must be one of {', '.join(SCALES)}, or scale_fn be given, came {mode!r}")
+            raise ValueError(
+                f"[CyclicLR] mode must be one of {', '.join(SCALES)}, or scale_fn be given, came {mode!r}"
+            )
         self.mode, self.gamma, self.scale_mode, self._scale_fn_custom = mode, gamma, scale_mode, scale_fn
         if scale_fn is None:
             self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
@@ -680,7 +713,9 @@ class CyclicLR(_MomentumCycles):
         share = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
         height = self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
         if self.cycle_momentum:
-            for group, least, most in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums):
+            for group, least, most in zip(
+                self.optimizer.param_groups, self.base_momentums, self.max_momentums
+            ):
                 self._set_momentum(group, most - (most - least) * share * height)
         return [least + (most - least) * share * height for least, most in zip(self.base_lrs, self.max_lrs)]
 
@@ -732,7 +767,9 @@ class OneCycleLR(_MomentumCycles):
         if not isinstance(pct_start, float) or not 0 <= pct_start <= 1:
             raise ValueError(f"[OneCycleLR] pct_start must be a float in [0, 1], came {pct_start}")
         if anneal_strategy not in ANNEAL:
-            raise ValueError(f"[OneCycleLR] anneal_strategy must be 'cos' or 'linear', came {anneal_strategy!r}")
+            raise ValueError(
+                f"[OneCycleLR] anneal_strategy must be 'cos' or 'linear', came {anneal_strategy!r}"
+            )
         self._schedule_phases = _phases(self.total_steps, pct_start, three_phase)
         self._anneal_func_type = anneal_strategy
         if last_epoch == -1:
@@ -774,8 +811,12 @@ ANNEAL: dict[str, Callable[[Any, Any, float], Any]] = {
 
 def _count_steps(total: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
     if total is None and (epochs is None or steps_per_epoch is None):
-        raise ValueError("[OneCycleLR] total_steps, or epochs and steps_per_epoch, must be given, came neither")
-    given = {"epochs": epochs, "steps_per_epoch": steps_per_epoch} if total is None else {"total_steps": total}
+        raise ValueError(
+            "[OneCycleLR] total_steps, or epochs and steps_per_epoch, must be given, came neither"
+        )
+    given = (
+        {"epochs": epochs, "steps_per_epoch": steps_per_epoch} if total is None else {"total_steps": total}
+    )
     for name, value in given.items():
         if not isinstance(value, int) or value <= 0:
             raise ValueError(f"[OneCycleLR] {name} must be a positive integer, came {value}")
@@ -785,8 +826,12 @@ def _count_steps(total: int | None, epochs: int | None, steps_per_epoch: int | N
 def _phases(total: int, pct_start: float, three: bool) -> list[dict[str, Any]]:
     """Each phase: its last step, and the names of the groups' options between which it moves."""
 
-    def phase(end: float, start_lr: str, end_lr: str, start_momentum: str, end_momentum: str) -> dict[str, Any]:
-        names = dict(start_lr=start_lr, end_lr=end_lr, start_momentum=start_momentum, end_momentum=end_momentum)
+    def phase(
+        end: float, start_lr: str, end_lr: str, start_momentum: str, end_momentum: str
+    ) -> dict[str, Any]:
+        names = dict(
+            start_lr=start_lr, end_lr=end_lr, start_momentum=start_momentum, end_momentum=end_momentum
+        )
         return {"end_step": end, **names}
 
     up = phase(float(pct_start * total) - 1, "initial_lr", "max_lr", "max_momentum", "base_momentum")

@@ -43,7 +43,9 @@ class Muon(Optimizer):
                 f" {ns_steps} and {ns_coefficients}"
             )
         defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov)
-        defaults |= dict(ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn)
+        defaults |= dict(
+            ns_coefficients=ns_coefficients, eps=eps, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn
+        )
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

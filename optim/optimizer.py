@@ -34,7 +34,9 @@ def number(value: Any) -> Any:
     if not isinstance(value, Variable):
         return value
     if value.array.size != 1:
-        raise ValueError(f"[optim] a hyper-parameter must be one number, came a tensor of {list(value.array.shape)}")
+        raise ValueError(
+            f"[optim] a hyper-parameter must be one number, came a tensor of {list(value.array.shape)}"
+        )
     return value.item()
 
 
@@ -67,7 +69,9 @@ def _hooked(fn: Callable[..., Any]) -> Callable[..., Any]:
             result = hook(self, args, kw)
             if result is not None:
                 if not (isinstance(result, tuple) and len(result) == 2):
-                    raise RuntimeError(f"[step] a pre-hook must return None or (args, kwargs), came {result!r}")
+                    raise RuntimeError(
+                        f"[step] a pre-hook must return None or (args, kwargs), came {result!r}"
+                    )
                 args, kw = result
         out = fn(self, *args, **kw)
         for hook in (*self._optimizer_step_post_hooks.values(), *_global_post_hooks.values()):
@@ -96,7 +100,9 @@ class Optimizer:
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Variable):
-            raise TypeError("[optim] params must be an iterable of tensors or dicts, came one tensor: put it in a list")
+            raise TypeError(
+                "[optim] params must be an iterable of tensors or dicts, came one tensor: put it in a list"
+            )
         self.defaults = defaults
         self.state: defaultdict[Any, Any] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -146,7 +152,8 @@ class Optimizer:
         named = [entry for entry in entries if isinstance(entry, tuple)]
         if named and len(named) != len(entries):
             raise ValueError(
-                f"[add_param_group] all parameters or none must have names, came {len(named)} of {len(entries)} with one"
+                "[add_param_group] all parameters or none must have names, came"
+                f" {len(named)} of {len(entries)} with one"
             )
         if named:
             param_group["param_names"] = [name for name, _ in named]
@@ -154,7 +161,9 @@ class Optimizer:
         param_group["params"] = entries
         for name, value in self.defaults.items():
             if value is required and name not in param_group:
-                raise ValueError(f"[add_param_group] the group must name the option {name!r}, came without it")
+                raise ValueError(
+                    f"[add_param_group] the group must name the option {name!r}, came without it"
+                )
             param_group.setdefault(name, value)
         self._check_params(param_group)
         self.param_groups.append(param_group)
@@ -164,10 +173,10 @@ class Optimizer:
         for p in params:
             if not isinstance(p, Variable):
                 raise TypeError(f"[optim] can only optimize tensors, came {type(p).__name__}")
-            if not (p.is_leaf or p.retains_grad):  # type: ignore[attr-defined]
+            if not (p.is_leaf or p.retains_grad):
                 raise ValueError(
                     "[optim] can't optimize a non-leaf tensor, came the result of"
-                    f" {p.grad_fn.name()}: optimize the tensor it was made of, or a detach() of it"  # type: ignore[attr-defined]
+                    f" {p.grad_fn.name()}: optimize the tensor it was made of, or a detach() of it"
                 )
         if len(set(params)) != len(params):
             import warnings
@@ -179,9 +188,13 @@ class Optimizer:
             )
         for i, group in enumerate(self.param_groups):
             if not set(params).isdisjoint(group["params"]):
-                raise ValueError(f"[optim] some parameters appear in more than one parameter group, also in group {i}")
+                raise ValueError(
+                    f"[optim] some parameters appear in more than one parameter group, also in group {i}"
+                )
             if ("param_names" in group) != ("param_names" in param_group):
-                raise ValueError("[add_param_group] all groups or none must have names of parameters, came both kinds")
+                raise ValueError(
+                    "[add_param_group] all groups or none must have names of parameters, came both kinds"
+                )
 
     # ---- one step
 
@@ -305,7 +318,7 @@ def _cast(param: Any, value: Any, key: Any = None) -> Any:
     if isinstance(value, Variable):
         if key == "step" or not param.is_floating_point():
             return value
-        return value.to(param.dtype)  # type: ignore[attr-defined]
+        return value.to(param.dtype)
     if isinstance(value, dict):
         return {k: _cast(param, v, k) for k, v in value.items()}
     if isinstance(value, list | tuple):

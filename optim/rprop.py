@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .elementwise import Elementwise
-from .optimizer import Params, not_negative, number
+from .optimizer import Params, not_negative, number, scalar
 
 
 class Rprop(Elementwise):
@@ -33,7 +33,6 @@ class Rprop(Elementwise):
         return {"prev": 0.0, "step_size": number(group["lr"])}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        now["step"] += 1
         return *group["etas"], *group["step_sizes"]
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:
@@ -78,10 +77,9 @@ class ASGD(Elementwise):
         return {"ax": 0.0}
 
     def advance(self, group: dict[str, Any], now: dict[str, float], fresh: bool) -> Any:
-        eta, mu, lr = now["eta"], now["mu"], number(group["lr"])
-        step = now["step"] = now["step"] + 1
-        now["eta"] = lr / (1 + group["lambd"] * lr * step) ** group["alpha"]
-        now["mu"] = 1 / max(1, step - group["t0"])
+        eta, mu, lr, step = float(now["eta"]), float(now["mu"]), number(group["lr"]), now["step"]
+        now["eta"] = scalar(lr / (1 + group["lambd"] * lr * step) ** group["alpha"]).array[()]
+        now["mu"] = scalar(1 / max(1, step - group["t0"])).array[()]
         return eta, 1 - group["lambd"] * eta, mu
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:

@@ -34,7 +34,9 @@ class SGD(Elementwise):
                 "[SGD] nesterov needs a momentum above 0 and no dampening, came"
                 f" momentum {momentum} and dampening {dampening}"
             )
-        defaults = dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov)
+        defaults = dict(
+            lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov
+        )
         defaults |= dict(maximize=maximize, foreach=foreach, differentiable=differentiable, fused=fused)
         super().__init__(params, defaults)
 
