@@ -416,6 +416,49 @@ case(
 )
 
 
+# ---- sequences
+
+LABELS_2D = classes(3, 4, high=5) + 1
+for reduction in ("mean", "sum", "none"):
+    case(
+        f"ctc_{reduction}",
+        lambda F, x, t, r=reduction: F.ctc_loss(F.log_softmax(x, -1), t, (9, 7, 8), (4, 0, 2), reduction=r),
+        (9, 3, 6),
+        LABELS_2D,
+    )
+case(
+    "ctc_flat",
+    lambda F, x, t: F.ctc_loss(F.log_softmax(x, -1), t, (9, 9), (4, 2), blank=5),
+    (9, 2, 6),
+    np.array([1, 1, 2, 0, 3, 3]),
+)
+case("ctc_one", lambda F, x, t: F.ctc_loss(F.log_softmax(x, -1), t, (9,), (3,)), (9, 6), np.array([1, 1, 2]))
+case(
+    "ctc_impossible",
+    lambda F, x, t: F.ctc_loss(F.log_softmax(x, -1), t, (2, 6), (4, 2), zero_infinity=True),
+    (6, 2, 6),
+    LABELS_2D[:2],
+)
+OFFSETS = np.array([0, 2, 2, 5])
+for mode in ("sum", "mean", "max"):
+    case(f"bag_{mode}", lambda F, i, w, m=mode: F.embedding_bag(i, w, mode=m), classes(3, 4, high=5), (5, 3))
+    case(
+        f"bag_offsets_{mode}",
+        lambda F, i, w, o, m=mode: F.embedding_bag(i, w, o, mode=m, padding_idx=1),
+        classes(8, high=5),
+        (5, 3),
+        OFFSETS,
+    )
+case(
+    "bag_weights",
+    lambda F, i, w, p: F.embedding_bag(i, w, mode="sum", per_sample_weights=p),
+    classes(3, 4, high=5),
+    (5, 3),
+    (3, 4),
+)
+case("pdist", lambda F, x: F.pdist(x), (5, 3))
+
+
 def arrays_of(inputs: tuple[Any, ...], dtype: Any) -> list[np.ndarray]:
     rng = np.random.default_rng(11)
     made = [rng.standard_normal(i) if isinstance(i, tuple) else i for i in inputs]
@@ -479,7 +522,7 @@ def test_values_and_gradients_equal_pytorchs(
 @pytest.mark.parametrize(("name", "fn", "inputs"), CASES, ids=[c[0] for c in CASES])
 def test_second_gradients_equal_pytorchs(name: str, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
     arrays = arrays_of(inputs, np.float64)
-    if name in NO_DOUBLE:
+    if name in NO_DOUBLE or name.startswith(("ctc", "bag", "pdist")):
         pytest.skip("PyTorch has no second gradient here")
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         theirs = double_backward(torch, TF, fn, arrays)
@@ -495,3 +538,69 @@ NO_DOUBLE = {
     "multi_margin_2",
     "multilabel_margin",
 }
+
+
+RANDOM = {
+    "dropout": lambda F, x: F.dropout(x, 0.3),
+    "dropout1d": lambda F, x: F.dropout1d(x[0], 0.4),
+    "dropout2d": lambda F, x: F.dropout2d(x, 0.4),
+    "dropout2d_one_sample": lambda F, x: F.dropout2d(x[0], 0.4),
+    "dropout3d": lambda F, x: F.dropout3d(x, 0.4),
+    "alpha_dropout": lambda F, x: F.alpha_dropout(x, 0.3, True),
+    "feature_alpha_dropout": lambda F, x: F.feature_alpha_dropout(x, 0.3, True),
+    "rrelu": lambda F, x: F.rrelu(x, training=True),
+    "attention": lambda F, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.3),
+    "attention_causal": lambda F, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.3, is_causal=True),
+    "gumbel_softmax": lambda F, x: F.gumbel_softmax(x, 0.7),
+    "gumbel_softmax_hard": lambda F, x: F.gumbel_softmax(x, hard=True),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_random_functions_draw_pytorchs_numbers(name: str, dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 6, 5, 4)).astype(dtype)
+    results = []
+    for module, F in ((rg, RF), (torch, TF)):
+        module.manual_seed(7)
+        results.append([*plain_backward(module, F, RANDOM[name], [x]), module.rand(3)])
+    compare(*results, 2e-5, 3e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.7])
+def test_running_moments_move_as_pytorchs(momentum: float) -> None:
+    x = np.random.default_rng(0).standard_normal((6, 4, 5)).astype(np.float32)
+    for name in ("batch_norm", "instance_norm"):
+        results = []
+        for module, F in ((rg, RF), (torch, TF)):
+            mean, var = module.zeros(4), module.ones(4)
+            y = getattr(F, name)(module.tensor(x), mean, var, None, None, True, momentum)
+            results.append([y, mean, var])
+        compare(*results, 2e-5, 1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu", "silu", "softmax", "layer_norm", "cross_entropy", "linear", "conv2d"]
+)
+def test_half_precision_is_rounded_once(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((4, 6, 5, 5)), rng.standard_normal((3, 6, 3, 3))
+    functions = {
+        "softmax": lambda F, x, w, t: F.softmax(x, -1),
+        "layer_norm": lambda F, x, w, t: F.layer_norm(x, (5,)),
+        "cross_entropy": lambda F, x, w, t: F.cross_entropy(x.reshape(24, 25), t),
+        "linear": lambda F, x, w, t: F.linear(x[0, 0], w.reshape(-1, 5)[:7]),
+        "conv2d": lambda F, x, w, t: F.conv2d(x, w),
+    }
+    fn = functions.get(name, lambda F, x, w, t: getattr(F, name)(x))
+    w = rng.standard_normal((3, 5, 3, 3)) if name == "linear" else w
+    out = []
+    for module, F in ((rg, RF), (torch, TF)):
+        low = getattr(module, dtype)
+        t = module.tensor(np.arange(24))
+        y = fn(F, module.tensor(x).to(low), module.tensor(w).to(low), t)
+        assert y.dtype == low
+        out.append(y.float().numpy())
+    step = 2**-10 if dtype == "float16" else 2**-7
+    np.testing.assert_allclose(*out, rtol=2 * step, atol=step * 0.5)

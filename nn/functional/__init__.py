@@ -5,6 +5,7 @@
 from ...tensor.functions import sigmoid, tanh
 from .activation import (
     celu,
+    celu_,
     elu,
     elu_,
     gelu,
@@ -27,6 +28,7 @@ from .activation import (
     rrelu,
     rrelu_,
     selu,
+    selu_,
     silu,
     softmax,
     softmin,
@@ -35,6 +37,7 @@ from .activation import (
     softsign,
     tanhshrink,
     threshold,
+    threshold_,
 )
 from .convolution import (
     conv1d,
@@ -77,6 +80,7 @@ from .mapping import (
     normalize,
     one_hot,
     pairwise_distance,
+    pdist,
     scaled_dot_product_attention,
 )
 from .norm import batch_norm, group_norm, instance_norm, layer_norm, local_response_norm, rms_norm
@@ -101,4 +105,13 @@ from .pooling import (
     max_unpool2d,
     max_unpool3d,
 )
-from .vision import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle, upsample
+from .sequence import ctc_loss, embedding_bag
+from .vision import (
+    channel_shuffle,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
+)

@@ -52,6 +52,11 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return _apply(ops.threshold, input, inplace, threshold=threshold, value=value)
 
 
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """threshold in place."""
+    return _apply(ops.threshold, input, True, threshold=threshold, value=value)
+
+
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where it is positive, else negative_slope * input."""
     return _apply(ops.leaky_relu, input, inplace, negative_slope=negative_slope)
@@ -117,11 +122,21 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(ops.elu, input, inplace, alpha=_SELU_ALPHA, scale=_SELU_SCALE, input_scale=1.0)
 
 
+def selu_(input: Tensor) -> Tensor:
+    """selu in place."""
+    return selu(input, True)
+
+
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(input, 0) + min(0, alpha * (exp(input / alpha) - 1))."""
     if not alpha:
         raise RuntimeError("[celu] alpha must not be 0, came 0")
     return _apply(ops.elu, input, inplace, alpha=alpha, scale=1.0, input_scale=1.0 / alpha)
+
+
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """celu in place."""
+    return celu(input, alpha, True)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

@@ -14,6 +14,7 @@ from ...tensor.dtypes import BOOL, I64, category
 from ...tensor.ops import attention as _attention
 from ...tensor.ops import dropout as _dropout
 from ...tensor.ops import embedding as _embedding
+from ...tensor.ops import index as _index
 from ...tensor.ops import linear as _linear
 from ...tensor.ops import pointwise, shape
 
@@ -204,3 +205,12 @@ def pairwise_distance(
 ) -> Tensor:
     """p-norm of x1 - x2 + eps along the last dimension."""
     return functions.norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """p-norms of the differences of all pairs of rows i < j."""
+    if input.ndim != 2:
+        raise RuntimeError(f"[pdist] the input must be a matrix, came {describe(input)}")
+    first, second = np.triu_indices(input.array.shape[0], 1)
+    rows = (_index.index_select(input, dim=0, index=wrap(i)) for i in (first, second))
+    return functions.norm(next(rows) - next(rows), p, -1)

@@ -158,6 +158,26 @@ def upsample(
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
+def upsample_nearest(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+) -> Tensor:
+    """PyTorch's old name for interpolate with mode "nearest"."""
+    warnings.warn("[upsample_nearest] deprecated: use interpolate", stacklevel=2)
+    return interpolate(input, size, scale_factor, mode="nearest")
+
+
+def upsample_bilinear(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+) -> Tensor:
+    """PyTorch's old name for interpolate with mode "bilinear" and align_corners."""
+    warnings.warn("[upsample_bilinear] deprecated: use interpolate", stacklevel=2)
+    return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
+
+
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """(..., C r^2, H, W) to (..., C, H r, W r) (arXiv:1609.05158)."""
     r = upscale_factor
