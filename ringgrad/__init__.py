@@ -20,13 +20,14 @@ from .autograd import (
     no_grad,
     set_grad_enabled,
 )
-from .tensor import Parameter, Size, Tensor, creation, dtypes, functions, random
+from .tensor import Parameter, Size, Tensor, creation, dtypes, functions, names, random
 from .tensor.device import device
 from .tensor.dtypes import dtype, get_default_dtype, set_default_dtype
 from .tensor.generator import Generator, default_generator, initial_seed, manual_seed, seed
 from .version import __version__
 
-_FOLDERS = ("autograd", "cuda", "data", "distributed", "launch", "nn", "optim", "tensor", "utils")
+_FOLDERS = ("autograd", "cuda", "data", "distributed", "fft", "launch", "linalg", "nn", "optim", "sparse", "special")
+_FOLDERS += ("tensor", "utils")
 _DTYPES = {"bool": "bool_", "float": "float_", "int": "int_"}
 _LATE = {
     "save": "tensor.serialization",
@@ -47,10 +48,11 @@ def _contents() -> dict[str, Any]:
         found.pop(name, None)
     for name in [name for name in found if name.endswith("_") and hasattr(Tensor, name)]:
         del found[name]
-    return found
+    return {**found, **names.contents(), **names.in_place(Tensor)}
 
 
 globals().update(_contents())
+_LATE_NAMES = names.late()
 
 
 def __getattr__(name: str) -> Any:
@@ -58,6 +60,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f".{name}", __name__)
     if name in _LATE:
         value = getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
+    elif name in _LATE_NAMES:
+        where, own = _LATE_NAMES[name]
+        value = getattr(importlib.import_module(f".{where}", __name__), own)
     elif isinstance(found := getattr(dtypes, _DTYPES.get(name, name), None), dtype):
         value = found
     elif name.endswith("Tensor"):

@@ -16,6 +16,7 @@ from ..autograd.inplace import apply_inplace, assign, check_writable, write, wri
 from ..autograd.op import tensor_ops
 from . import creation, device, dtypes
 from . import functions as f
+from . import methods
 from . import random as _random
 from .dtypes import dtype
 from .ops import index as _index
@@ -856,4 +857,5 @@ ENGINE_STATE = {
     "_grad_home",
     "_retains",
 }
+methods.expose(Tensor)
 engine.set_tensor_class(Tensor)
