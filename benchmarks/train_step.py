@@ -66,8 +66,8 @@ def char_gpt(
     return GPT()
 
 
-def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float | None]]:
-    F = torch.nn.functional
+def parts(torch: Any, case: str) -> tuple[Any, Any, Any, Any]:
+    """Model, inputs, targets and optimizer of a case."""
     rng = np.random.default_rng(1)
     if case == "char_gpt":  # nanoGPT's settings for a CPU
         model = char_gpt(torch)
@@ -80,7 +80,12 @@ def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float 
         y = torch.tensor(rng.integers(0, 10, (batch,)))
         optimizer = torch.optim.SGD
     same_weights(torch, model)
-    optimizer = optimizer(model.parameters(), lr=1e-3)
+    return model, x, y, optimizer(model.parameters(), lr=1e-3)
+
+
+def build(torch: Any, case: str) -> tuple[Callable[[], Any], Callable[[], float | None]]:
+    F = torch.nn.functional
+    model, x, y, optimizer = parts(torch, case)
 
     def step() -> Any:
         optimizer.zero_grad()
