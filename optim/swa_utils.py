@@ -10,7 +10,7 @@ from typing import Any
 from ..autograd import no_grad
 from ..nn.module import Module
 from ..tensor import Tensor, creation, dtypes
-from .lr_scheduler import LRScheduler, per_group
+from .lr_scheduler.base import LRScheduler, per_group
 from .optimizer import Optimizer
 
 Average = Callable[[Tensor, Tensor, Any], Tensor]

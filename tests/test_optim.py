@@ -336,7 +336,7 @@ def test_every_name_is_there() -> None:
     for name in optim.__all__:
         assert getattr(optim, name) is not None
     with pytest.raises(AttributeError, match="Sgd"):
-        optim.Sgd
+        _ = optim.Sgd
 
 
 # ---- gradients
