@@ -263,16 +263,20 @@ class Module(Hooked):
         )
         for path, module in modules:
             for name, value in members(module):
-                if value is None or value in seen:
+                if value is None or id(value) in seen:
                     continue
                 if remove_duplicate:
-                    seen.add(value)
+                    seen.add(id(value))
                 yield (path + "." + name if path else name), value
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """All parameters, each once."""
-        for _, p in self.named_parameters(recurse=recurse):
-            yield p
+        seen = set()  # without names: this is walked in every training step
+        for module in self.modules() if recurse else (self,):
+            for p in module._parameters.values():
+                if p is not None and id(p) not in seen:
+                    seen.add(id(p))
+                    yield p
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True

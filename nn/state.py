@@ -133,11 +133,15 @@ def _load(
     if assign:
         local = {**local, "assign_to_params_buffers": True}
     module._load_from_state_dict(state, prefix, local, True, missing, unexpected, errors)
+    if not module._modules:
+        return
+    parts: dict[str, Any] = {}
+    for key, value in state.items():
+        parts.setdefault(key[len(prefix) :].partition(".")[0], OrderedDict())[key] = value
     for name, child in module._modules.items():
         if child is not None:
-            inner = prefix + name + "."
-            part = OrderedDict((k, v) for k, v in state.items() if k.startswith(inner))
-            _load(child, part, inner, metadata, assign, missing, unexpected, errors)
+            part = parts.get(name, OrderedDict())
+            _load(child, part, prefix + name + ".", metadata, assign, missing, unexpected, errors)
 
 
 def _after_load(module: Any, result: IncompatibleKeys) -> None:

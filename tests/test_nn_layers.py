@@ -132,8 +132,6 @@ def test_norm_settings():
         (lambda: nn.Conv2d(4, 4, 3, padding_mode="mirror"), "'mirror'"),
         (lambda: nn.ConvTranspose2d(4, 4, 3, padding_mode="reflect"), "'zeros'"),
         (lambda: nn.Hardtanh(2, 1), "max_val"),
-        (lambda: nn.FractionalMaxPool2d(2), "output_size"),
-        (lambda: nn.FractionalMaxPool2d(2, output_ratio=2.0), "output_ratio"),
         (lambda: nn.MSELoss(reduction="median"), "'median'"),
         (lambda: nn.MultiMarginLoss(p=3), "1 or 2"),
         (lambda: nn.TripletMarginLoss(margin=0), "margin"),

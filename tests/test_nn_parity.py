@@ -117,7 +117,8 @@ LAYERS: list[tuple[str, list[tuple[int, ...]]]] = [
     ("AdaptiveMaxPool2d(2)", [(2, 3, 7, 5)]),
     ("AdaptiveMaxPool3d((2, 1, 2))", [(1, 2, 3, 4, 5)]),
     ("LPPool1d(2, 3)", [(2, 3, 9)]),
-    ("LPPool2d(3, 2, stride=1)", []),
+    ("LPPool2d(2, 2, stride=1)", [(1, 2, 4, 5)]),
+    ("LPPool3d(2, 2)", [(1, 2, 4, 4, 4)]),
     ("ConstantPad1d((1, 2), 0.5)", [(2, 3, 4)]),
     ("ConstantPad2d(1, -1.0)", [(2, 3, 4)]),
     ("ConstantPad3d(1, 2.0)", [(2, 3, 4, 2)]),
@@ -603,6 +604,8 @@ def test_every_public_name_of_torch_nn_is_there_or_listed():
     assert missing == {
         "Container",  # deprecated since 0.2
         "CrossMapLRN2d",
+        "FractionalMaxPool2d",
+        "FractionalMaxPool3d",
         "LinearCrossEntropyLoss",
         "LinearCrossEntropyOptions",
         "SyncBatchNorm",
@@ -626,3 +629,38 @@ def test_arguments_are_pytorchs():
         if got != want:
             wrong.append((name, got, want))
     assert not wrong
+
+
+def test_max_unpool():
+    for n, shape in ((1, (2, 3, 8)), (2, (2, 3, 6, 8)), (3, (1, 2, 4, 4, 6))):
+
+        def run(library, n=n):
+            pool = getattr(library.nn, f"MaxPool{n}d")(2, return_indices=True)
+            unpool = getattr(library.nn, f"MaxUnpool{n}d")(2)
+            return lambda x: unpool(*pool(x))
+
+        _compare(run(ringgrad), run(torch), floats(*shape))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bag(mode):
+    ours, theirs = _build(f"EmbeddingBag(7, 3, mode={mode!r}, padding_idx=1)")
+    index, offsets = np.array([0, 1, 2, 6, 5, 0]), np.array([0, 3, 5])
+    w = floats(3, 3)
+    for library, bag in ((ringgrad, ours), (torch, theirs)):
+        y = bag(library.from_numpy(index), library.from_numpy(offsets))
+        (y * library.from_numpy(w)).sum().backward()
+        square = bag(library.from_numpy(index.reshape(2, 3)))
+        assert square.shape == (2, 3)
+    _same_weight_gradients(ours, theirs)
+
+
+def test_ctc_loss():
+    x, targets = floats(6, 2, 5), np.array([[1, 2, 2], [3, 4, 0]])
+
+    def run(library):
+        loss = library.nn.CTCLoss()
+        lengths = library.tensor([6, 5]), library.tensor([3, 2])
+        return lambda x: loss(x.log_softmax(2), library.from_numpy(targets), *lengths)
+
+    _compare(run(ringgrad), run(torch), x)

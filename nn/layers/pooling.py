@@ -210,55 +210,6 @@ class LPPool3d(_LPPool):
     spatial = 3
 
 
-class _FractionalMaxPool(Module):
-    """Max pooling over windows at random steps to a given size, or to a given fraction (Graham 2014)."""
-
-    spatial = 0
-
-    def __init__(
-        self,
-        kernel_size: Size,
-        output_size: Any = None,
-        output_ratio: Any = None,
-        return_indices: bool = False,
-        _random_samples: Any = None,
-    ) -> None:
-        super().__init__()
-        who, n = type(self).__name__, self.spatial
-        self.kernel_size, self.return_indices = per_dimension(kernel_size, n), return_indices
-        if (output_size is None) == (output_ratio is None):
-            raise ValueError(
-                f"[{who}] one of output_size and output_ratio must be given,"
-                f" came {output_size} and {output_ratio}"
-            )
-        self.output_size = None if output_size is None else per_dimension(output_size, n)
-        self.output_ratio = None if output_ratio is None else per_dimension(output_ratio, n)
-        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
-            raise ValueError(f"[{who}] output_ratio must be in (0, 1), came {output_ratio}")
-        self.register_buffer("_random_samples", _random_samples)
-
-    def forward(self, input: Any) -> Any:
-        pool = getattr(F, f"fractional_max_pool{self.spatial}d")
-        return pool(
-            input,
-            self.kernel_size,
-            self.output_size,
-            self.output_ratio,
-            self.return_indices,
-            _random_samples=self._random_samples,
-        )
-
-
-class FractionalMaxPool2d(_FractionalMaxPool):
-    __doc__ = _FractionalMaxPool.__doc__
-    spatial = 2
-
-
-class FractionalMaxPool3d(_FractionalMaxPool):
-    __doc__ = _FractionalMaxPool.__doc__
-    spatial = 3
-
-
 class _AdaptivePool(Module):
     """Pooling to a given size whatever the input's; None keeps a dimension."""
 
