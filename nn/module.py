@@ -73,7 +73,7 @@ class Module(Hooked):
     def forward(self, *input: Any) -> Any:  # type: ignore[no-redef]
         """What the module computes; every subclass defines it."""
         raise NotImplementedError(
-            f'[Module] [{type(self).__name__}] is missing the required "forward" function'
+            f'[{type(self).__name__}] is missing the required "forward" function: define it in the class'
         )
 
     # ---- attributes

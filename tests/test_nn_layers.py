@@ -315,7 +315,8 @@ def test_clipping():
     a.grad = rg.tensor([math.inf, 0.0])
     with pytest.raises(RuntimeError, match="non-finite"):
         utils.clip_grad_norm_([a], 1.0, error_if_nonfinite=True)
-    a.grad = rg.tensor([math.nan, 1.0])
+    a.grad, b.grad = rg.tensor([math.nan, 1.0]), rg.tensor([2.0])
+    assert math.isnan(utils.get_total_norm([b.grad, a.grad, b.grad], "inf").item())
     assert math.isnan(utils.clip_grad_norm_([a], 1.0).item()) and np.isnan(a.grad.array).all()
     with pytest.warns(UserWarning, match="empty"):
         utils.clip_grad_norm_((p for p in ()), 1.0)

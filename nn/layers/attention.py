@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from ...tensor import creation, functions
 from .. import functional as F
 from .. import init
@@ -20,7 +18,7 @@ def additive_mask(name: str, mask: Any, like: Any) -> Any:
     if mask is None:
         return None
     if mask.array.dtype == bool:
-        return creation.zeros(mask.array.shape, dtype=like.dtype).masked_fill(mask, float("-inf"))
+        return like.new_zeros(mask.array.shape).masked_fill(mask, float("-inf"))
     if not mask.dtype.is_floating_point:
         raise RuntimeError(
             f"[attention] only bool and floating types of {name} are supported, came {mask.dtype}"
@@ -201,11 +199,11 @@ class MultiheadAttention(Module):
             k = functions.cat([k, self.bias_k.expand(batch, 1, self.embed_dim)], 1)
             v = functions.cat([v, self.bias_v.expand(batch, 1, self.embed_dim)], 1)
         if self.add_zero_attn:
-            zeros = creation.from_numpy(np.zeros((batch, 1, self.embed_dim), k.array.dtype))
+            zeros = k.new_zeros(batch, 1, self.embed_dim)
             k, v = functions.cat([k, zeros], 1), functions.cat([v, zeros], 1)
         added = k.array.shape[1] - before
         if mask is not None and added:
-            free = creation.zeros((*mask.array.shape[:-1], added), dtype=mask.dtype)
+            free = mask.new_zeros((*mask.array.shape[:-1], added))
             mask = functions.cat([mask, free], -1)
         return k, v, mask
 

@@ -6,8 +6,6 @@ import math
 import warnings
 from typing import Any
 
-import numpy as np
-
 from ...tensor import creation, functions
 from ...tensor.ops import rnn as _ops
 from .. import functional as F
@@ -132,8 +130,7 @@ class RNNBase(Module):
         """States (layers * directions, batch, size), checked, or zeros."""
         places = len(self._all_weights)
         if hx is None:
-            zeros = [np.zeros((places, batch, size), like.array.dtype) for size in self._state_sizes()]
-            return [creation.from_numpy(z) for z in zeros]
+            return [like.new_zeros(places, batch, size) for size in self._state_sizes()]
         who = type(self).__name__
         lstm = self.mode == "LSTM"
         if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
@@ -353,7 +350,7 @@ class RNNCellBase(Module):
         state = []
         for h in given:
             if h is None:
-                h = creation.from_numpy(np.zeros(shape, x.array.dtype))
+                h = x.new_zeros(shape)
             elif h.ndim not in (1, 2):
                 raise ValueError(f"[{who}] Expected hidden to be 1D or 2D, got {h.ndim}D instead")
             else:

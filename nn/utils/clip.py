@@ -41,12 +41,8 @@ def _total_norm(arrays: list[Any], p: float) -> float:
         return math.sqrt(sum(float(array_namespace[type(a)].vdot(f := _flat(a), f).real) for a in arrays))
     flats = [abs(_flat(a)) for a in arrays if a.size]
     if p == math.inf:
-        return max((_not_nan_max(f) for f in flats), default=0.0)
+        return float(np.max([float(f.max()) for f in flats], initial=0.0))  # NaN wins
     return sum(float((f**p).sum(dtype=np.float64)) for f in flats) ** (1.0 / p)
-
-
-def _not_nan_max(flat: Any) -> float:
-    return float(flat.max())
 
 
 def get_total_norm(
