@@ -26,13 +26,15 @@ from .tensor.dtypes import dtype, get_default_dtype, set_default_dtype
 from .tensor.generator import Generator, default_generator, initial_seed, manual_seed, seed
 from .version import __version__
 
-_FOLDERS = ("autograd", "cuda", "data", "distributed", "fft", "launch", "linalg", "nn", "optim", "sparse", "special")
-_FOLDERS += ("tensor", "utils")
 _DTYPES = {"bool": "bool_", "float": "float_", "int": "int_"}
 _LATE = {
     "save": "tensor.serialization",
     "load": "tensor.serialization",
     "set_printoptions": "tensor.printing",
+    **dict.fromkeys(("autocast", "is_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype"), "amp"),
+    **dict.fromkeys(
+        ("is_autocast_cache_enabled", "set_autocast_cache_enabled", "clear_autocast_cache"), "amp"
+    ),
 }
 
 
@@ -48,6 +50,8 @@ def _contents() -> dict[str, Any]:
         found.pop(name, None)
     for name in [name for name in found if name.endswith("_") and hasattr(Tensor, name)]:
         del found[name]
+    for name in names.late():
+        found.pop(name, None)
     return {**found, **names.contents(), **names.in_place(Tensor)}
 
 
@@ -56,8 +60,6 @@ _LATE_NAMES = names.late()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FOLDERS:
-        return importlib.import_module(f".{name}", __name__)
     if name in _LATE:
         value = getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
     elif name in _LATE_NAMES:
@@ -76,9 +78,25 @@ def __getattr__(name: str) -> Any:
 
         value = getattr(math, name)
     else:
-        raise AttributeError(f"module 'ringgrad' has no attribute {name!r}")
+        return _submodule(name)
     globals()[name] = value
     return value
+
+
+def _submodule(name: str) -> Any:
+    """A folder or module of this package, loaded when it is first asked for."""
+    try:
+        return importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    near = ""
+    if not name.startswith("_"):
+        import difflib
+
+        close = difflib.get_close_matches(name, [n for n in globals() if not n.startswith("_")], 1)
+        near = f"; the nearest name is {close[0]!r}" if close else ""
+    raise AttributeError(f"module 'ringgrad' has no attribute {name!r}{near} (docs/torch_coverage.md lists all)")
 
 
 __all__ = [
