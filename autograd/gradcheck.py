@@ -329,7 +329,8 @@ def _check_dtypes(output: Any, targets: list[Any]) -> None:
     for x, found in zip(targets, _grad(output, targets, g, retain_graph=True, allow_unused=True)):
         if found is not None and found.array.dtype != x.array.dtype:
             raise GradcheckError(
-                f"[gradcheck] a gradient must have its input's dtype {x.array.dtype.name}, came {found.array.dtype.name}"
+                f"[gradcheck] a gradient must have the dtype of its input, {x.array.dtype.name}, came"
+                f" {found.array.dtype.name}"
             )
 
 

@@ -324,3 +324,405 @@ def test_errors_are_of_pytorchs_type(what: str, call: Any) -> None:
     assert isinstance(ours.value, kind), f"{theirs.type.__name__}: {theirs.value}"
     text = str(ours.value)
     assert text.startswith("[") or "argument" in text, f"the error must name who raises it, came {text!r}"
+
+
+# ---- edges: ties, zeros, infinities, nothing, and the ways of grad
+
+EDGES: dict[str, Any] = {}
+
+
+def edge(f: Any) -> Any:
+    EDGES[f.__name__] = f
+    return f
+
+
+def leaf(m: Any, *values: float) -> Any:
+    return m.tensor(list(values), dtype=m.float64, requires_grad=True)
+
+
+@edge
+def hook_then_inplace(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0)
+    y = x * 2
+    seen = []
+    y.register_hook(lambda g: seen.append(g.tolist()))
+    y.mul_(3)
+    y.sum().backward()
+    return seen, x.grad.tolist()
+
+
+@edge
+def hook_after_inplace(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0)
+    y = x * 2
+    y.mul_(3)
+    seen = []
+    y.register_hook(lambda g: seen.append(g.tolist()))
+    (y * 5).sum().backward()
+    return seen, x.grad.tolist()
+
+
+@edge
+def retain_view(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0)
+    y = x * 2
+    v = y[0]
+    v.retain_grad()
+    (v * 5 + y.sum()).backward()
+    return v.grad.tolist()
+
+
+@edge
+def grad_twice_same_input(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    a, b = m.autograd.grad((x * x).sum(), (x, x))
+    return a.tolist(), b.tolist()
+
+
+@edge
+def grad_list_outputs(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    return [g.tolist() for g in m.autograd.grad([x.sum(), (x * x).sum()], [x])]
+
+
+@edge
+def zero_dim_broadcast(m: Any) -> Any:
+    x = m.tensor(2.0, dtype=m.float64, requires_grad=True)
+    y = leaf(m, 1.0, 2.0, 3.0)
+    (x * y + x).sum().backward()
+    return x.grad.tolist(), y.grad.tolist()
+
+
+@edge
+def x_pow_x(m: Any) -> Any:
+    x = leaf(m, 0.5, 2.0, 0.0)
+    (x**2 + 2**x).sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def pow_zero(m: Any) -> Any:
+    x = leaf(m, 0.0, 1.0)
+    y = leaf(m, 0.0, 2.0)
+    (x**y).sum().backward()
+    return x.grad.tolist(), y.grad.tolist()
+
+
+@edge
+def max_ties(m: Any) -> Any:
+    x = leaf(m, 2.0, 2.0, 1.0)
+    x.max().backward()
+    a = x.grad.tolist()
+    x.grad = None
+    x.amax(0).backward()
+    b = x.grad.tolist()
+    x.grad = None
+    x.max(0)[0].backward()
+    return a, b, x.grad.tolist()
+
+
+@edge
+def clamp_ties(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0, 3.0)
+    x.clamp(1, 2).sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def abs_zero(m: Any) -> Any:
+    x = leaf(m, 0.0, -1.0)
+    x.abs().sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def sqrt_zero(m: Any) -> Any:
+    x = leaf(m, 0.0)
+    x.sqrt().sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def norm_zero(m: Any) -> Any:
+    x = leaf(m, 0.0, 0.0)
+    x.norm().backward()
+    return x.grad.tolist()
+
+
+@edge
+def std_const(m: Any) -> Any:
+    x = leaf(m, 1.0, 1.0)
+    x.std().backward()
+    return x.grad.tolist()
+
+
+@edge
+def prod_zeros(m: Any) -> Any:
+    x = leaf(m, 0.0, 2.0, 0.0)
+    x.prod().backward()
+    return x.grad.tolist()
+
+
+@edge
+def cumprod_zeros(m: Any) -> Any:
+    x = leaf(m, 1.0, 0.0, 2.0, 3.0)
+    x.cumprod(0).sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def logsumexp_inf(m: Any) -> Any:
+    x = leaf(m, -float("inf"), -float("inf"))
+    return x.logsumexp(0).tolist()
+
+
+@edge
+def mean_empty(m: Any) -> Any:
+    return str(m.zeros(0).mean().item()), m.zeros(0).sum().item(), m.zeros(0).prod().item()
+
+
+@edge
+def softmax_inf(m: Any) -> Any:
+    return m.tensor([1e30, -1e30, 0.0]).softmax(0).tolist()
+
+
+@edge
+def setitem_const_requires(m: Any) -> Any:
+    y = m.zeros(3, dtype=m.float64)
+    x = leaf(m, 1.0)
+    y[0] = x[0]
+    return y.requires_grad, y.is_leaf
+
+
+@edge
+def iadd_leaf_nograd(m: Any) -> Any:
+    x = leaf(m, 1.0)
+    with m.no_grad():
+        x += 1
+    return x.is_leaf, x.tolist()
+
+
+@edge
+def int_div(m: Any) -> Any:
+    return (
+        (m.tensor([7, -7]) // 2).tolist(),
+        (m.tensor([7, -7]) % 3).tolist(),
+        m.div(m.tensor([7, -7]), 2, rounding_mode="trunc").tolist(),
+        m.fmod(m.tensor([7, -7]), 3).tolist(),
+    )
+
+
+@edge
+def float_div(m: Any) -> Any:
+    return (m.tensor([7.0, -7.0]) // 2).tolist(), (m.tensor([7.0, -7.0, float("inf")]) % 3).tolist()
+
+
+@edge
+def shifts(m: Any) -> Any:
+    return (m.tensor([1, 2]) << 2).tolist(), (m.tensor([8, -8]) >> 1).tolist()
+
+
+@edge
+def round_half(m: Any) -> Any:
+    return m.tensor([0.5, 1.5, 2.5, -0.5]).round().tolist(), m.round(
+        m.tensor([1.25, 1.35]), decimals=1
+    ).tolist()
+
+
+@edge
+def argmax_nan(m: Any) -> Any:
+    return m.tensor([1.0, float("nan"), 3.0]).argmax().item(), str(m.tensor([1.0, float("nan")]).max().item())
+
+
+@edge
+def maximum_nan(m: Any) -> Any:
+    return str(m.maximum(m.tensor(float("nan")), m.tensor(1.0)).item())
+
+
+@edge
+def clamp_min_gt_max(m: Any) -> Any:
+    return m.tensor([1.0, 2.0, 3.0]).clamp(5, 2).tolist()
+
+
+@edge
+def sum_dtype(m: Any) -> Any:
+    return str(m.ones(3, dtype=m.int8).sum(dtype=m.float32).dtype).split(".")[1]
+
+
+@edge
+def sum_bool(m: Any) -> Any:
+    return m.tensor([True, True]).sum().item()
+
+
+@edge
+def mean_dtype(m: Any) -> Any:
+    return m.arange(4).mean(dtype=m.float32).item()
+
+
+@edge
+def var_one(m: Any) -> Any:
+    return str(m.ones(1).var().item()), m.ones(1).var(correction=0).item(), m.ones(3).var(False).item()
+
+
+@edge
+def half_sum(m: Any) -> Any:
+    return m.full((5000,), 1.0, dtype=m.float16).sum().item()
+
+
+@edge
+def cumsum_int(m: Any) -> Any:
+    return m.ones(3, dtype=m.uint8).cumsum(0).tolist()
+
+
+@edge
+def squeeze_multi(m: Any) -> Any:
+    return list(m.zeros(1, 2, 1, 3).squeeze((0, 2)).shape), list(m.zeros(2, 1).squeeze(0).shape)
+
+
+@edge
+def where_scalar(m: Any) -> Any:
+    return m.where(m.tensor([True, False]), 1, 2).tolist(), str(
+        m.where(m.tensor([True]), 1.0, m.zeros(1, dtype=m.int64)).dtype
+    ).split(".")[1]
+
+
+@edge
+def flip_grad(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0, 3.0)
+    (x.flip(0) * m.arange(3)).sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def double_backward_hooks(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    (g,) = m.autograd.grad((x**3).sum(), x, create_graph=True)
+    seen = []
+    g.register_hook(lambda q: seen.append(q.tolist()))
+    g.sum().backward()
+    return seen, x.grad.tolist()
+
+
+@edge
+def accumulate_create(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    (x**2).sum().backward(create_graph=True)
+    (x**2).sum().backward()
+    return x.grad.tolist()
+
+
+@edge
+def grad_is_same_object(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    (x**2).sum().backward()
+    g = x.grad
+    (x**2).sum().backward()
+    return g is x.grad, g.tolist()
+
+
+@edge
+def custom_grad_set(m: Any) -> Any:
+    x = leaf(m, 2.0)
+    g = m.ones(1, dtype=m.float64)
+    x.grad = g
+    (x**2).sum().backward()
+    return g.tolist()
+
+
+@edge
+def tensor_of_tensors_grad(m: Any) -> Any:
+    x = leaf(m, 1.0, 2.0)
+    return m.stack([x[0], x[1] * 2]).requires_grad
+
+
+@edge
+def sigmoid_ext(m: Any) -> Any:
+    return m.tensor([-1000.0, 1000.0]).sigmoid().tolist()
+
+
+@edge
+def matmul_shapes(m: Any) -> Any:
+    out = []
+    for a, b in (
+        ((2, 3), (3,)),
+        ((3,), (3, 2)),
+        ((4, 2, 3), (3,)),
+        ((3,), (4, 3, 2)),
+        ((5, 1, 2, 3), (4, 3, 2)),
+        ((0, 3), (3, 2)),
+        ((2, 0), (0, 3)),
+        ((2, 3, 0), (0, 2)),
+    ):
+        x = m.ones(a, requires_grad=True)
+        y = m.ones(b, requires_grad=True)
+        z = x @ y
+        z.sum().backward()
+        out.append(
+            (
+                tuple(z.shape),
+                tuple(x.grad.shape),
+                tuple(y.grad.shape),
+                x.grad.sum().item(),
+                y.grad.sum().item(),
+            )
+        )
+    return out
+
+
+@edge
+def int_matmul(m: Any) -> Any:
+    return (m.arange(6).reshape(2, 3) @ m.arange(3)).tolist()
+
+
+@edge
+def isclose_nan(m: Any) -> Any:
+    return m.isclose(
+        m.tensor([float("nan"), 1.0]), m.tensor([float("nan"), 1.0 + 1e-9]), equal_nan=True
+    ).tolist()
+
+
+@edge
+def equal_shapes(m: Any) -> Any:
+    return m.equal(m.zeros(2), m.zeros(3)), m.allclose(m.zeros(2), m.zeros(1))
+
+
+@edge
+def contains(m: Any) -> Any:
+    return 1.0 in m.ones(2), (m.tensor(3) in [m.tensor(3)])
+
+
+@edge
+def unflatten(m: Any) -> Any:
+    return list(m.zeros(6, 2).unflatten(0, (2, -1)).shape)
+
+
+@edge
+def chunk_uneven(m: Any) -> Any:
+    return [len(c) for c in m.arange(7).chunk(3)], [len(c) for c in m.arange(4).chunk(3)]
+
+
+@edge
+def type_str(m: Any) -> Any:
+    return m.zeros(1).type(), m.zeros(1).double().type(), m.zeros(1).dtype.itemsize
+
+
+@edge
+def expand_inplace_grad(m: Any) -> Any:
+    x = leaf(m, 1.0)
+    x.expand(3).sum().backward()
+    x.grad.add_(1)
+    return x.grad.tolist()
+
+
+@pytest.mark.parametrize("name", EDGES)
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom", "ignore:.*create_graph")
+def test_edges(name: str) -> None:
+    ours, theirs = EDGES[name](ringgrad), EDGES[name](torch)
+    np.testing.assert_equal(flat(ours), flat(theirs))
+
+
+def flat(result: Any) -> list[Any]:
+    """Numbers rounded to what both compute alike, in order."""
+    if isinstance(result, tuple | list):
+        return [x for part in result for x in flat(part)]
+    return [float(f"{result:.5g}") if isinstance(result, float) else result]
