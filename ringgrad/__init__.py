@@ -31,6 +31,8 @@ _LATE = {
     "save": "tensor.serialization",
     "load": "tensor.serialization",
     "set_printoptions": "tensor.printing",
+    "compile": "compiler",
+    "vmap": "func",
     **dict.fromkeys(("autocast", "is_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype"), "amp"),
     **dict.fromkeys(
         ("is_autocast_cache_enabled", "set_autocast_cache_enabled", "clear_autocast_cache"), "amp"

@@ -28,7 +28,7 @@ class Independent(Distribution):
         super().__init__(batch[:keep], batch[keep:] + base_distribution.event_shape, validate_args)
 
     @property
-    def has_rsample(self) -> bool:
+    def has_rsample(self) -> bool:  # type: ignore[override]
         return self.base_dist.has_rsample
 
     @property
