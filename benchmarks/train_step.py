@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from measure import main
 
-CASES = ["mlp_small", "mlp", "char_gpt"]
+CASES = ["mlp_small", "mlp", "lenet", "cnn_bn", "char_lstm", "char_gpt"]
 
 
 def same_weights(torch: Any, model: Any) -> None:
@@ -66,19 +66,63 @@ def char_gpt(
     return GPT()
 
 
+def lenet(torch: Any) -> Any:
+    nn = torch.nn
+    features = (
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    head = (nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10))
+    return nn.Sequential(*features, *head)
+
+
+def cnn_bn(torch: Any) -> Any:
+    """The first stages of a residual network for CIFAR, without the residuals."""
+    nn = torch.nn
+    layers: list[Any] = []
+    for before, after, stride in ((3, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1)):
+        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def char_lstm(torch: Any, vocabulary: int = 96, width: int = 256) -> Any:
+    nn = torch.nn
+
+    class CharLSTM(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(vocabulary, width), nn.Linear(width, vocabulary)
+            self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
+
+        def forward(self, tokens: Any) -> Any:
+            return self.head(self.lstm(self.embed(tokens))[0])
+
+    return CharLSTM()
+
+
 def parts(torch: Any, case: str) -> tuple[Any, Any, Any, Any]:
     """Model, inputs, targets and optimizer of a case."""
     rng = np.random.default_rng(1)
-    if case == "char_gpt":  # nanoGPT's settings for a CPU
-        model = char_gpt(torch)
-        x, y = (torch.tensor(rng.integers(0, 96, (12, 64))) for _ in range(2))
+    optimizer = torch.optim.SGD
+    if case in ("char_gpt", "char_lstm"):  # nanoGPT's settings for a CPU; 32 sequences for the LSTM
+        model = char_gpt(torch) if case == "char_gpt" else char_lstm(torch)
+        x, y = (torch.tensor(rng.integers(0, 96, (12 if case == "char_gpt" else 32, 64))) for _ in range(2))
         optimizer = torch.optim.AdamW
+    elif case in ("lenet", "cnn_bn"):
+        model, shape = (
+            (lenet(torch), (64, 1, 28, 28)) if case == "lenet" else (cnn_bn(torch), (32, 3, 32, 32))
+        )
+        x = torch.tensor(rng.standard_normal(shape).astype(np.float32))
+        y = torch.tensor(rng.integers(0, 10, (shape[0],)))
     else:
         width, batch = (32, 32) if case == "mlp_small" else (256, 64)
         model = mlp(torch, width)
         x = torch.tensor(rng.standard_normal((batch, 784)).astype(np.float32))
         y = torch.tensor(rng.integers(0, 10, (batch,)))
-        optimizer = torch.optim.SGD
     same_weights(torch, model)
     return model, x, y, optimizer(model.parameters(), lr=1e-3)
 
