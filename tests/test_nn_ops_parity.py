@@ -459,6 +459,31 @@ case(
 case("pdist", lambda F, x: F.pdist(x), (5, 3))
 
 
+# ---- sampling
+
+GRID = uniform(2, 3, 4, 2, low=-1.4, high=1.4)
+for mode in ("bilinear", "nearest", "bicubic"):
+    for padding in ("zeros", "border", "reflection"):
+        for corners in (False, True):
+            kw = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+            case(
+                f"grid_{mode}_{padding}_{corners}",
+                lambda F, x, g, kw=kw: F.grid_sample(x, g, **kw),
+                (2, 3, 5, 6),
+                GRID,
+            )
+            if mode != "bicubic":
+                case(
+                    f"grid3d_{mode}_{padding}_{corners}",
+                    lambda F, x, g, kw=kw: F.grid_sample(x, g, **kw),
+                    (1, 2, 3, 4, 5),
+                    uniform(1, 2, 3, 2, 3, low=-1.4, high=1.4),
+                )
+for corners in (False, True):
+    case(f"affine_grid_{corners}", lambda F, t, c=corners: F.affine_grid(t, (2, 3, 4, 5), c), (2, 2, 3))
+    case(f"affine_grid3d_{corners}", lambda F, t, c=corners: F.affine_grid(t, (2, 1, 3, 4, 5), c), (2, 3, 4))
+
+
 def arrays_of(inputs: tuple[Any, ...], dtype: Any) -> list[np.ndarray]:
     rng = np.random.default_rng(11)
     made = [rng.standard_normal(i) if isinstance(i, tuple) else i for i in inputs]
@@ -522,7 +547,7 @@ def test_values_and_gradients_equal_pytorchs(
 @pytest.mark.parametrize(("name", "fn", "inputs"), CASES, ids=[c[0] for c in CASES])
 def test_second_gradients_equal_pytorchs(name: str, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
     arrays = arrays_of(inputs, np.float64)
-    if name in NO_DOUBLE or name.startswith(("ctc", "bag", "pdist")):
+    if name in NO_DOUBLE or name.startswith(("ctc", "bag", "pdist", "grid")):
         pytest.skip("PyTorch has no second gradient here")
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         theirs = double_backward(torch, TF, fn, arrays)

@@ -59,12 +59,12 @@ def _same_shape(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tenso
         stacklevel=3,
     )
     try:
-        common = np.broadcast_shapes(*shapes)
+        shape = np.broadcast_shapes(*shapes)
     except ValueError:
         raise RuntimeError(
             f"[{name}] shapes must broadcast, came input {list(shapes[0])} and target {list(shapes[1])}"
         ) from None
-    return functions.broadcast_to(input, common), functions.broadcast_to(target, common)
+    return functions.broadcast_to(input, shape), functions.broadcast_to(target, shape)
 
 
 # ---- classes

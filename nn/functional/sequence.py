@@ -72,7 +72,7 @@ def ctc_loss(
     wanted = _lengths("ctc_loss", "target_lengths", target_lengths, batch, longest)
     given = _lengths("ctc_loss", "input_lengths", input_lengths, batch, steps)
     labels = _rows_of_targets(targets, wanted, batch)
-    inside = np.arange(labels.shape[1]) < wanted[:, None]
+    inside: np.ndarray = np.arange(labels.shape[1]) < wanted[:, None]
     bad = labels[inside & ((labels < 0) | (labels >= classes))]
     if bad.size:
         raise IndexError(f"[ctc_loss] labels must be in [0, {classes - 1}], came {int(bad[0])}")
@@ -152,7 +152,7 @@ def embedding_bag(
     rows = embedding(wrap(index), weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
     hidden = wrap(~inside[..., None])
     if mode == "max":
-        empty = wrap(~inside.any(axis=1)[:, None])
+        empty = wrap(~inside.any(axis=1, keepdims=True))
         if not at.shape[1]:
             return weight.new_zeros((at.shape[0], weight.shape[1])) + weight.sum() * 0
         best = functions.max(pointwise.masked_fill(rows, hidden, float("-inf")), 1).values

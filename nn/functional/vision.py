@@ -77,13 +77,14 @@ def _sizes(
         raise ValueError(
             f"[interpolate] size and scale_factor must have one number for each of {dims} dimensions, came {values}"
         )
+    scales: list[float | None] = [None] * dims
     if size is not None:
         if recompute:
             raise ValueError("[interpolate] recompute_scale_factor is for scale_factor, came with size")
-        sizes, scales = [int(v) for v in values], [None] * dims
+        sizes = [int(v) for v in values]
     else:
         sizes = [math.floor(n * v) for n, v in zip(spatial, values)]
-        scales = [None] * dims if recompute else [float(v) for v in values]
+        scales = scales if recompute else [float(v) for v in values]
     if min(sizes, default=1) < 1:
         raise RuntimeError(
             f"[interpolate] the output must not be empty, came size {sizes} for {describe(input)}"

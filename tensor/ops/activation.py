@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...autograd.engine import Variable
-from ...autograd.op import Op
+from ...autograd.op import Op, array_forms
 from ..dtypes import F32, category
 from .declare import axis_of, describe, unary
 from .pointwise import erf
@@ -58,6 +58,7 @@ threshold_backward = Op(
     lambda xp, g, x, *, threshold: g * (x > threshold),
     [lambda ops, g, x, threshold: ops.threshold_backward(g, x, threshold=threshold), None],
 )
+array_forms["threshold_backward"] = lambda g, x, *, threshold: g * (x > threshold)
 relu = unary("relu", _relu, lambda ops, g, y: ops.threshold_backward(g, y, threshold=0), onnx="Relu")
 threshold = Op(
     "threshold",
@@ -230,7 +231,12 @@ def _mish_rule(ops: Any, g: Any, x: Any) -> Any:
 
 # Half the log-odds of the normal distribution function, divided by x, as a polynomial in x^2: minimax in the
 # error of x Phi(x), which is below 1e-7 before rounding (and the leading terms grow, so tanh saturates beyond).
-_LOGIT = (0.7978842161102218, 0.03633428353159538, -3.313000675531763e-05, -5.524015461505216e-05)
+_LOGIT: tuple[float, ...] = (
+    0.7978842161102218,
+    0.03633428353159538,
+    -3.313000675531763e-05,
+    -5.524015461505216e-05,
+)
 _LOGIT += (3.969108936843627e-06, -1.3344637743604603e-07, 1.8056157048007227e-09)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 

@@ -37,7 +37,7 @@ def _check_target(name: str, x: Any, target: Any, weight: Any) -> None:
         raise ValueError(f"[{name}] the input must have a class dimension, came {describe(x)}")
     if category(target.array.dtype) != 1:
         raise RuntimeError(f"[{name}] class indices must be integers, came {describe(target)}: use .long()")
-    expected = x.array.shape[:1] + x.array.shape[2:] if x.ndim > 1 else ()
+    expected: tuple[int, ...] = x.array.shape[:1] + x.array.shape[2:] if x.ndim > 1 else ()
     if target.array.shape != expected:
         kind = (
             ValueError

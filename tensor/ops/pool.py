@@ -168,7 +168,7 @@ def _avg_pool(
     size, ones = x.shape[2:], (1,) * len(kernel)
     out = _out(size, kernel, stride, padding, ones)
     x = _padded(xp, x, padding, 0.0)
-    y = None
+    y: Any = None
     for at in _places(kernel, stride, ones, out):
         if y is None:
             y = x[at].copy()
