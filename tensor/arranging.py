@@ -230,7 +230,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         column = _s.reshape(t, shape=tuple(n if k == i else 1 for k, n in enumerate(shape)))
         grids.append(_s.expand(column, shape=shape))
     if swap:
-        grids = [_s.transpose(g, dim0=0, dim1=1) for g in grids]
         grids[:2] = grids[1], grids[0]
     return tuple(grids)
 
@@ -247,6 +246,8 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     """All choices of `r` elements of a vector, one row each."""
     if input.ndim != 1:
         raise RuntimeError(f"[combinations] must be a vector, came shape {list(input.shape)}")
+    if r == 0:
+        return input.new_empty((0,))
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = np.asarray(list(choose(range(input.shape[0]), r)), I64).reshape(-1, r)
     return input[wrap(rows)]
@@ -335,12 +336,13 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 
 def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
-    """A view of the memory with the given sizes and steps, both in elements."""
-    offset = (
-        input.storage_offset()
-        if storage_offset is None and not input.array.flags.c_contiguous
-        else storage_offset
-    )
+    """A view of the memory with the given sizes and steps, both in elements; the offset counts from its start."""
+    start = input.storage_offset()
+    offset = start if storage_offset is None else storage_offset
+    if input.array.flags.c_contiguous:
+        offset -= start
+    elif input.requires_grad:
+        raise RuntimeError("[as_strided] a tensor that requires grad must be contiguous: use contiguous()")
     return _v.as_strided(input, size=size, stride=stride, storage_offset=offset)
 
 

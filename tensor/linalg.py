@@ -140,7 +140,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     m, n = A.shape[-2:]
     rank = matrix_rank(A, rtol=limit)
     residuals = A.new_empty((0,))
-    if m > n and bool((rank == n).all()):
+    if m > n and driver not in (None, "gelsy") and bool((rank == n).all()):
         residuals = f.sum(_p.square(_p.abs(_p.sub(f.matmul(A, X), right))), -2)
     values = svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty((0,))
     return LeastSquares(_s.squeeze(X, dim=-1) if vector else X, residuals, rank, values)

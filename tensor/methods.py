@@ -1,4 +1,4 @@
-"""Functions of this folder as methods of Tensor: which ones, in place and not. Rare modules are loaded when first used."""
+"""Functions of this folder as methods of Tensor: which ones, in place and not; rare modules load when first used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,17 @@ def overwritten(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function made of several ops as a method that overwrites the tensor with its result."""
 
     def method(self: Any, *args: Any, **kw: Any) -> Any:
-        return self.copy_(function(self, *args, **kw))
+        return self.copy_(function(self.clone(), *args, **kw))
+
+    return method
+
+
+def late_inplace(module: str, name: str) -> Callable[..., Any]:
+    """An op of a module of ops that is loaded when the method is called, as one that overwrites the tensor."""
+
+    def method(self: Any) -> Any:
+        importlib.import_module(f".ops.{module}", __package__)
+        return apply_inplace(tensor_ops[name], self)
 
     return method
 
@@ -124,7 +134,8 @@ METHODS["polygamma"] = _polygamma
 
 _ONE = "abs acos asin atan ceil cos cosh erf exp exp2 expm1 floor log log10 log1p log2 neg reciprocal round rsqrt"
 _ONE += " sigmoid sign sin sinh sqrt square tan tanh trunc"
-_MORE = "asinh acosh atanh deg2rad rad2deg sinc frac nan_to_num logit fmax fmin hypot copysign heaviside nextafter gcd lcm"
+_MORE = "asinh acosh atanh deg2rad rad2deg sinc frac nan_to_num logit fmax fmin hypot copysign heaviside nextafter"
+_MORE += " gcd lcm"
 _TWO = (
     "pow atan2 floor_divide remainder fmod bitwise_and bitwise_or bitwise_xor bitwise_not eq ne lt le gt ge"
 )
@@ -159,13 +170,11 @@ _FUNCTIONS: dict[str, Any] = {
     "float_power": elementwise.float_power,
     "ldexp": elementwise.ldexp,
     "conj_physical": elementwise.conj,
-    "sgn": elementwise.sgn,
     "cumsum": f.cumsum,
     "cumprod": f.cumprod,
     "tril": f.tril,
     "triu": f.triu,
-    "xlogy": elementwise.xlogy,
-    **{name: late("special", name) for name in ("erfc", "erfinv", "lgamma", "digamma", "i0", "mvlgamma")},
+    "mvlgamma": late("special", "mvlgamma"),
 }
 _VIEWS: dict[str, Any] = {
     "unsqueeze": f.unsqueeze,
@@ -184,6 +193,9 @@ def _overwriting() -> dict[str, Any]:
         if name not in _FUNCTIONS:
             assert op is not None, name
             found[name + "_"] = inplace(op)
+    for name in ("erfc", "erfinv", "lgamma", "digamma", "i0"):
+        found[name + "_"] = late_inplace("special", name)
+    found["sgn_"] = inplace(elementwise.sgn)
     for name, function in _FUNCTIONS.items():
         found[name + "_"] = overwritten(function)
     found["clamp_"] = inplace(_p.clamp)

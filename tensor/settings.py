@@ -28,7 +28,7 @@ class finfo:
         self.bits, self.dtype = int(n.itemsize * 8 // (2 if n.kind == "c" else 1)), of_numpy(n).name
         self.eps, self.max, self.min = float(info.eps), float(info.max), float(info.min)
         self.tiny = self.smallest_normal = float(info.smallest_normal)
-        self.resolution = float(info.resolution)
+        self.resolution = float(f"{float(info.resolution):.0e}")
 
     def __repr__(self) -> str:
         return (

@@ -9,11 +9,19 @@ import numpy as np
 from .ops.scan import memory
 
 
+def whole(x: Any) -> Any:
+    """The elements of the memory that a view was cut from, as one row."""
+    root = x
+    while isinstance(root.base, np.ndarray) and root.base.dtype == x.dtype and root.base.flags.c_contiguous:
+        root = root.base
+    return memory(root)
+
+
 class UntypedStorage:
     """The bytes of the memory that a tensor looks into; views share it."""
 
     def __init__(self, array: Any) -> None:
-        self.flat = memory(array)
+        self.flat = whole(array)
 
     def data_ptr(self) -> int:
         """Address of the first byte."""
@@ -112,7 +120,7 @@ def set_(self: Any, source: Any = None, storage_offset: int = 0, size: Any = Non
     elif size is None:
         self.array = source.flat if isinstance(source, UntypedStorage) else source.array
     else:
-        flat = source.flat if isinstance(source, UntypedStorage) else memory(source.array)
+        flat = source.flat if isinstance(source, UntypedStorage) else whole(source.array)
         shape = tuple(size)
         if stride is None:
             self.array = flat[storage_offset : storage_offset + int(np.prod(shape))].reshape(shape)

@@ -32,7 +32,7 @@ def flat(result: Any) -> list[Any]:
 
 def array_of(t: Any) -> Any:
     if isinstance(t, torch.Tensor):
-        return t.detach().resolve_conj().numpy()
+        return t.resolve_conj().numpy(force=True)
     return t.detach().numpy() if isinstance(t, rg.Tensor) else t
 
 
@@ -42,14 +42,16 @@ def loss(parts: list[Any], lib: Any) -> Any:
         if not hasattr(t, "requires_grad") or not t.requires_grad:
             continue
         if t.is_complex():
-            t = lib.view_as_real(t)
+            t = lib.view_as_real(t.resolve_conj())
         w = np.random.default_rng(k + 7).uniform(0.5, 1.5, size=tuple(t.shape))
         term = (t * lib.tensor(w, dtype=t.dtype)).sum()
         total = term if total is None else total + term
     return total
 
 
-def run(fn: Callable[..., Any], arrays: list[Any], lib: Any, second: bool) -> tuple[list[Any], list[Any], list[Any]]:
+def run(
+    fn: Callable[..., Any], arrays: list[Any], lib: Any, second: bool
+) -> tuple[list[Any], list[Any], list[Any]]:
     """Outputs, gradients, and gradients of the gradients' sum of squares."""
     inputs = [lib.tensor(a) for a in arrays]
     leaves = [t.requires_grad_() for t in inputs if t.is_floating_point() or t.is_complex()]
@@ -90,7 +92,7 @@ def check(fn: Callable[..., Any], specs: tuple[Any, ...], tol: float = 1e-7, sec
         theirs = run(fn, arrays, torch, second)
     ours = run(fn, arrays, rg, second)
     for what, a, b in zip(("value", "gradient", "second gradient"), ours, theirs):
-        compare(a, b, what, tol)
+        compare(a, b or [None] * len(a), what, tol)
 
 
 I = np.array([[0, 1, 2], [2, 0, 1]])
@@ -140,7 +142,11 @@ CASES: list[Case] = [
     ("unique", lambda T, x: T.unique(x), (INTS,)),
     ("unique all", lambda T, x: T.unique(x, return_inverse=True, return_counts=True), (INTS,)),
     ("unique dim", lambda T, x: T.unique(x % 2, dim=0, return_inverse=True, return_counts=True), (INTS,)),
-    ("unique_consecutive", lambda T, x: T.unique_consecutive(x // 3, return_inverse=True, return_counts=True), (INTS,)),
+    (
+        "unique_consecutive",
+        lambda T, x: T.unique_consecutive(x // 3, return_inverse=True, return_counts=True),
+        (INTS,),
+    ),
     ("unique_consecutive dim", lambda T, x: x.unique_consecutive(dim=1, return_counts=True), (INTS // 4,)),
     ("searchsorted", lambda T, x, v: T.searchsorted(x.sort(-1)[0], v), ((3, 6), (3, 4))),
     ("searchsorted right", lambda T, x: T.searchsorted(T.arange(5), x, right=True, out_int32=True), (INTS,)),
@@ -155,7 +161,11 @@ CASES: list[Case] = [
     ("count_nonzero", lambda T, x: T.count_nonzero(x, dim=1), (INTS,)),
     ("argwhere", lambda T, x: T.argwhere(x), (B,)),
     ("quantile", lambda T, x: T.quantile(x, 0.3), ((4, 5),)),
-    ("quantile several", lambda T, x: T.quantile(x, T.tensor([0.1, 0.5, 1.0], dtype=T.float64), dim=1), ((4, 5),)),
+    (
+        "quantile several",
+        lambda T, x: T.quantile(x, T.tensor([0.1, 0.5, 1.0], dtype=T.float64), dim=1),
+        ((4, 5),),
+    ),
     ("quantile keepdim", lambda T, x: x.quantile(0.6, dim=0, keepdim=True), ((4, 5),)),
     ("quantile lower", lambda T, x: T.quantile(x, 0.3, 1, interpolation="lower"), ((4, 5),)),
     ("quantile higher", lambda T, x: T.quantile(x, 0.3, 1, interpolation="higher"), ((4, 5),)),
@@ -165,13 +175,21 @@ CASES: list[Case] = [
     ("nanquantile", lambda T, x: T.nanquantile(x, 0.4, 1), (NANS,)),
     # ---- writing at positions
     ("scatter", lambda T, x, s: T.scatter(x, 0, T.tensor(I), s), ((3, 4), (2, 3))),
-    ("scatter part of src", lambda T, x, s: T.scatter(x, 1, T.tensor(I), s), ((3, 4), (4, 5))),
+    ("scatter part of src", lambda T, x, s: T.scatter(x, 1, T.tensor(I), s.detach()), ((3, 4), (4, 5))),
     ("scatter number", lambda T, x: x.scatter(1, T.tensor(I), 2.5), ((2, 4),)),
     ("scatter value", lambda T, x: x.scatter(dim=1, index=T.tensor(I), value=1.5), ((2, 4),)),
-    ("scatter add", lambda T, x, s: x.detach().scatter(1, T.tensor(I % 2), s.detach(), reduce="add"), ((2, 4), (2, 3))),
+    (
+        "scatter add",
+        lambda T, x, s: x.detach().scatter(1, T.tensor(I % 2), s.detach(), reduce="add"),
+        ((2, 4), (2, 3)),
+    ),
     ("scatter_", lambda T, x, s: x.clone().scatter_(0, T.tensor(I), s), ((3, 4), (2, 3))),
     ("scatter_ one hot", lambda T: T.zeros(4, 3).scatter_(1, T.tensor([[0], [2], [1], [1]]), 1), ()),
-    ("scatter_ multiply", lambda T, x: x.detach().scatter_(1, T.tensor(I), 2.0, reduce="multiply"), ((2, 4),)),
+    (
+        "scatter_ multiply",
+        lambda T, x: x.detach().scatter_(1, T.tensor(I), 2.0, reduce="multiply"),
+        ((2, 4),),
+    ),
     ("scatter_add", lambda T, x, s: T.scatter_add(x, 1, T.tensor(I % 2), s), ((2, 4), (2, 3))),
     ("scatter_add_", lambda T, x, s: x.clone().scatter_add_(0, T.tensor(I1), s), ((3,), (4,))),
     ("index_add", lambda T, x, s: T.index_add(x, 1, T.tensor(I1), s, alpha=2), ((3, 5), (3, 4))),
@@ -182,8 +200,16 @@ CASES: list[Case] = [
     ("index_fill", lambda T, x: T.index_fill(x, 1, T.tensor([-1, 0]), 2.0), ((3, 5),)),
     ("index_fill_", lambda T, x: x.clone().index_fill_(0, T.tensor([1]), 2.0), ((3, 5),)),
     ("index_put", lambda T, x, v: T.index_put(x, (T.tensor(I1), T.tensor([0, 1, 2, 3])), v), ((3, 5), (4,))),
-    ("index_put_ adding", lambda T, x, v: x.clone().index_put_((T.tensor(I1),), v, accumulate=True), ((3, 5), (5,))),
-    ("index_reduce", lambda T, x, s: x.detach().index_reduce(0, T.tensor(I1), s.detach(), "amax"), ((3, 5), (4, 5))),
+    (
+        "index_put_ adding",
+        lambda T, x, v: x.clone().index_put_((T.tensor(I1),), v, accumulate=True),
+        ((3, 5), (5,)),
+    ),
+    (
+        "index_reduce",
+        lambda T, x, s: x.detach().index_reduce(0, T.tensor(I1), s.detach(), "amax"),
+        ((3, 5), (4, 5)),
+    ),
     ("masked_scatter", lambda T, x, s: T.masked_scatter(x, T.tensor(B), s), ((2, 3), (7,))),
     ("masked_scatter_", lambda T, x, s: x.clone().masked_scatter_(T.tensor(B), s), ((2, 3), (3, 3))),
     ("take", lambda T, x: T.take(x, T.tensor([[0, -1], [5, 5]])), ((3, 4),)),
@@ -219,7 +245,11 @@ CASES: list[Case] = [
     ("meshgrid xy", lambda T, x, y, z: T.meshgrid([x, y, z], indexing="xy"), ((3,), (4,), ())),
     ("meshgrid default", lambda T, x, y: T.meshgrid(x, y), ((3,), (4,))),
     ("cartesian_prod", lambda T, x, y: T.cartesian_prod(x, y), ((3,), (4,))),
-    ("combinations", lambda T, x: [T.combinations(x), T.combinations(x, 3, True), T.combinations(x, 0)], ((4,),)),
+    (
+        "combinations",
+        lambda T, x: [T.combinations(x), T.combinations(x, 3, True), T.combinations(x, 0)],
+        ((4,),),
+    ),
     ("diag", lambda T, x, v: [T.diag(x), T.diag(x, -1), T.diag(v, 1)], ((3, 4), (3,))),
     ("diag_embed", lambda T, x: [T.diag_embed(x), T.diag_embed(x, -1, 0, 2)], ((2, 3),)),
     ("diagflat", lambda T, x: T.diagflat(x, 1), ((2, 2),)),
@@ -227,7 +257,7 @@ CASES: list[Case] = [
     ("trace ints", lambda T, x: x.trace(), (INTS,)),
     ("block_diag", lambda T, x, y: T.block_diag(x, y, T.tensor(2.0, dtype=T.float64)), ((2, 3), (3,))),
     ("tril_indices", lambda T: [T.tril_indices(3, 4, 1), T.triu_indices(4, 3, -1)], ()),
-    ("vander", lambda T, x: [T.vander(x), T.vander(x, 2, increasing=True)], ((3,),)),
+    ("vander", lambda T, x: [T.vander(x.detach()), T.vander(x.detach(), 2, increasing=True)], ((3,),)),
     ("unravel_index", lambda T: T.unravel_index(T.tensor([5, 7]), (2, 4)), ()),
     ("unfold", lambda T, x: [x.unfold(1, 3, 2), x.unfold(0, 2, 1), x.unfold(1, 1, 3)], ((4, 7),)),
     ("unfold long windows", lambda T, x: x.unfold(0, 5, 2), ((9, 2),)),
@@ -238,16 +268,28 @@ CASES: list[Case] = [
     # ---- statistics
     ("nansum", lambda T, x: [T.nansum(x), T.nansum(x, 1)], (NANS,)),
     ("nanmean", lambda T, x: T.nanmean(x, 1), (NANS,)),
-    ("std_mean", lambda T, x: [*T.std_mean(x, 1), *T.var_mean(x, dim=0, unbiased=False, keepdim=True)], ((3, 4),)),
+    (
+        "std_mean",
+        lambda T, x: [*T.std_mean(x, 1), *T.var_mean(x, dim=0, unbiased=False, keepdim=True)],
+        ((3, 4),),
+    ),
     ("cov", lambda T, x: [T.cov(x), T.cov(x[0]), T.cov(x, correction=0)], ((3, 6),)),
-    ("cov weights", lambda T, x, w: T.cov(x, fweights=T.arange(1, 7), aweights=w.detach().abs()), ((3, 6), (6,))),
+    (
+        "cov weights",
+        lambda T, x, w: T.cov(x, fweights=T.arange(1, 7), aweights=w.detach().abs()),
+        ((3, 6), (6,)),
+    ),
     ("corrcoef", lambda T, x: T.corrcoef(x), ((3, 6),)),
     ("cdist", lambda T, x, y: [T.cdist(x, y), T.cdist(x, y, 1.0), T.cdist(x, y, 3.0)], ((4, 3), (5, 3))),
     ("cdist by products", lambda T, x, y: T.cdist(x, y), ((2, 30, 3), (2, 5, 3))),
     ("dist", lambda T, x, y: [T.dist(x, y), x.dist(y, 1)], ((4, 3), (3,))),
     ("renorm", lambda T, x: T.renorm(x, 2, 0, 1.0), ((4, 3),)),
     ("diff", lambda T, x: [T.diff(x), T.diff(x, 2, 0), T.diff(x, prepend=x[:, :1])], ((4, 5),)),
-    ("trapezoid", lambda T, y, x: [T.trapezoid(y), T.trapezoid(y, dx=0.5, dim=0), T.trapezoid(y, x)], ((3, 4), (4,))),
+    (
+        "trapezoid",
+        lambda T, y, x: [T.trapezoid(y), T.trapezoid(y, dx=0.5, dim=0), T.trapezoid(y, x)],
+        ((3, 4), (4,)),
+    ),
     ("cumulative_trapezoid", lambda T, y: T.cumulative_trapezoid(y), ((3, 4),)),
     ("logcumsumexp", lambda T, x: T.logcumsumexp(x, 1), ((3, 5),)),
     # ---- elementwise
@@ -257,9 +299,17 @@ CASES: list[Case] = [
     ("nan_to_num", lambda T, x: [T.nan_to_num(x), T.nan_to_num(x, 1.0, 2.0, 3.0)], (GAPS,)),
     ("isposinf", lambda T, x: [T.isposinf(x), T.isneginf(x), T.isreal(x)], (GAPS,)),
     ("fmax", lambda T, x, y: [T.fmax(x, y), T.fmin(x, y), T.hypot(x, y)], ((3, 4), (4,))),
-    ("fmax nan", lambda T, x: [T.fmax(x, T.zeros(6, dtype=x.dtype)), T.fmin(T.ones(6, dtype=x.dtype), x)], (GAPS,)),
+    (
+        "fmax nan",
+        lambda T, x: [T.fmax(x, T.zeros(6, dtype=x.dtype)), T.fmin(T.ones(6, dtype=x.dtype), x)],
+        (GAPS,),
+    ),
     ("copysign", lambda T, x, y: T.copysign(x, y), ((3, 4), (4,))),
-    ("heaviside", lambda T, x: T.heaviside(x.detach(), T.tensor(0.5, dtype=x.dtype)), (np.array([-1.0, 0.0, 2.0]),)),
+    (
+        "heaviside",
+        lambda T, x: T.heaviside(x.detach(), T.tensor(0.5, dtype=x.dtype)),
+        (np.array([-1.0, 0.0, 2.0]),),
+    ),
     ("gcd", lambda T, x: [T.gcd(x, T.tensor(6)), T.lcm(x, T.tensor(4))], (INTS,)),
     ("logaddexp", lambda T, x, y: [T.logaddexp(x, y), T.logaddexp2(x, y)], ((3, 4), (4,))),
     ("xlogy", lambda T, x, y: [T.xlogy(x - x[0, 0], y), T.special.xlog1py(x, y)], ((3, 4), POS)),
@@ -281,7 +331,11 @@ CASES: list[Case] = [
     ("view_as_complex", lambda T, x: T.view_as_complex(x), ((3, 2),)),
     ("angle of reals", lambda T, x: [T.angle(x), T.sgn(x), T.real(x), T.conj(x)], ((3, 4),)),
     # ---- special functions
-    ("lgamma", lambda T, x: [T.lgamma(x), T.digamma(x), T.polygamma(1, x), T.special.gammaln(-x - 0.03)], (POS,)),
+    (
+        "lgamma",
+        lambda T, x: [T.lgamma(x), T.digamma(x), T.polygamma(1, x), T.special.gammaln(-x - 0.03)],
+        (POS,),
+    ),
     ("digamma negative", lambda T, x: [T.digamma(x - 1.01), T.polygamma(2, x + 1)], (UNIT,)),
     ("lgamma large", lambda T, x: [T.lgamma(x), T.digamma(x)], (np.array([1e-3, 7.9, 8.1, 50.0, 1e5]),)),
     ("mvlgamma", lambda T, x: T.mvlgamma(x + 2, 3), (POS,)),
@@ -323,11 +377,18 @@ def test_dtypes_of_results(dtype: str) -> None:
 
     def fn(T: Any) -> Any:
         x = T.tensor(values).to(getattr(T, dtype))
-        out = [*T.sort(x, stable=True), *T.topk(x, 1), T.unique(x), T.flip(x, [0]), T.repeat_interleave(x, 2)]
-        out += [x.diag(), x.diff(), T.tile(x, (2,)), x.trace() if dtype != "float16" else x, x.unfold(1, 2, 1)]
+        out = [*T.sort(x, stable=True), T.unique(x), T.flip(x, [0]), T.repeat_interleave(x, 2)]
+        out += [
+            x.diag(),
+            x.diff(),
+            T.tile(x, (2,)),
+            x.trace() if dtype not in ("float16", "bool") else x,
+            x.unfold(1, 2, 1),
+        ]
         if dtype not in ("bool", "float16"):
             out += [T.median(x), T.cummax(x, 1)[0], x.scatter_add(1, T.tensor(I), x), T.nansum(x)]
         if dtype != "bool":
+            out += T.topk(x, 1)
             out += [T.deg2rad(x), T.erfc(x), T.lgamma(x + 1)] if dtype != "float16" else []
         return [x.float() if dtype == "float16" and x.is_floating_point() else x for x in out]
 
@@ -382,7 +443,6 @@ ERRORS: list[tuple[str, Callable[..., Any]]] = [
     ("polygamma", lambda T: T.polygamma(-1, T.ones(3))),
     ("finfo", lambda T: T.finfo(T.int64)),
     ("iinfo", lambda T: T.iinfo(T.float32)),
-    ("precision", lambda T: T.set_float32_matmul_precision("best")),
     ("frac", lambda T: T.frac(T.ones(3).long())),
 ]
 
@@ -398,18 +458,13 @@ def test_errors_are_of_pytorchs_type(case: tuple[str, Callable[..., Any]]) -> No
     assert str(ours.value).startswith("["), "our words name the op"
 
 
-UNARY_INPLACE = (
-    "abs_ absolute_ acos_ asin_ atan_ ceil_ cos_ cosh_ erf_ erfc_ erfinv_ exp_ exp2_ expm1_ floor_ frac_ log_ log10_"
-    " log1p_ log2_ logit_ lgamma_ digamma_ neg_ negative_ reciprocal_ round_ rsqrt_ sigmoid_ sign_ sgn_ sin_ sinc_"
-    " sinh_ sqrt_ square_ tan_ tanh_ trunc_ fix_ asinh_ atanh_ deg2rad_ rad2deg_ nan_to_num_ relu_ t_ tril_ triu_"
-    " squeeze_ i0_ logical_not_ zero_ conj_physical_"
-).split()
+UNARY_INPLACE = ["abs_", "absolute_", "acos_", "asin_", "atan_", "ceil_", "cos_", "cosh_", "erf_", "erfc_", "erfinv_", "exp_", "exp2_", "expm1_", "floor_", "frac_", "log_", "log10_", "log1p_", "log2_", "logit_", "lgamma_", "digamma_", "neg_", "negative_", "reciprocal_", "round_", "rsqrt_", "sigmoid_", "sign_", "sgn_", "sin_", "sinc_", "sinh_", "sqrt_", "square_", "tan_", "tanh_", "trunc_", "fix_", "asinh_", "atanh_", "deg2rad_", "rad2deg_", "nan_to_num_", "relu_", "t_", "tril_", "triu_", "squeeze_", "i0_", "logical_not_", "zero_", "conj_physical_"]
 
 
 @pytest.mark.parametrize("name", UNARY_INPLACE)
 def test_in_place_functions_of_one_tensor(name: str) -> None:
     def fn(T: Any, x: Any) -> Any:
-        y = x * 0.9
+        y = x * 0.9 if name not in ("asinh_", "atanh_") else x.detach()
         result = getattr(y, name)()
         assert result is y
         return y
@@ -418,11 +473,7 @@ def test_in_place_functions_of_one_tensor(name: str) -> None:
     check(fn if differentiable else (lambda T, x: getattr(x.detach(), name)()), (np.abs(UNIT),), second=False)
 
 
-BINARY_INPLACE = (
-    "add_ sub_ mul_ div_ pow_ atan2_ remainder_ fmod_ floor_divide_ hypot_ copysign_ xlogy_ fmax_ fmin_ eq_ ne_ lt_ le_"
-    " gt_ ge_ greater_ less_equal_ not_equal_ logical_and_ logical_or_ logical_xor_ multiply_ subtract_ divide_"
-    " clamp_min_ clamp_max_ nextafter_ heaviside_ true_divide_"
-).split()
+BINARY_INPLACE = ["add_", "sub_", "mul_", "div_", "pow_", "atan2_", "remainder_", "fmod_", "floor_divide_", "hypot_", "copysign_", "xlogy_", "fmax_", "fmin_", "eq_", "ne_", "lt_", "le_", "gt_", "ge_", "greater_", "less_equal_", "not_equal_", "logical_and_", "logical_or_", "logical_xor_", "multiply_", "subtract_", "divide_", "clamp_min_", "clamp_max_", "nextafter_", "heaviside_", "true_divide_"]
 
 
 @pytest.mark.parametrize("name", BINARY_INPLACE)
@@ -431,7 +482,11 @@ def test_in_place_functions_of_two_tensors(name: str) -> None:
         pytest.skip(f"this PyTorch has no {name}")
 
     def fn(T: Any, x: Any, y: Any) -> Any:
-        z = x * 1.0 if name[:-1] in ("add", "sub", "mul", "div", "pow", "atan2", "hypot", "xlogy") else x.detach()
+        z = (
+            x * 1.0
+            if name[:-1] in ("add", "sub", "mul", "div", "pow", "atan2", "hypot", "xlogy")
+            else x.detach()
+        )
         getattr(z, name)(y if z.requires_grad else y.detach())
         return z
 
@@ -483,7 +538,9 @@ def test_integer_limits_and_promotion() -> None:
         for b in names:
             ours, theirs = (T.promote_types(getattr(T, a), getattr(T, b)) for T in (rg, torch))
             assert str(ours).split(".")[1] == str(theirs).split(".")[1]
-            assert rg.can_cast(getattr(rg, a), getattr(rg, b)) == torch.can_cast(getattr(torch, a), getattr(torch, b))
+            assert rg.can_cast(getattr(rg, a), getattr(rg, b)) == torch.can_cast(
+                getattr(torch, a), getattr(torch, b)
+            )
     assert rg.result_type(rg.ones(2).int(), 1.5) is rg.float32
 
 
@@ -530,6 +587,7 @@ def test_lists_of_tensors() -> None:
         assert [float(n) for n in T._foreach_norm([T.ones(4)])] == [2.0]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_sparse_matrices() -> None:
     for T in (rg, torch):
         values = T.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -537,7 +595,10 @@ def test_sparse_matrices() -> None:
         x = T.arange(6.0).reshape(3, 2).requires_grad_()
         y = T.spmm(m, x)
         assert y.tolist() == [[4.0, 5.0], [0.0, 5.0]] and (m @ x).tolist() == y.tolist()
-        assert m.coalesce().indices().tolist() == [[0, 1], [2, 0]] and m.to_dense().tolist() == [[0, 0, 1], [5, 0, 0]]
+        assert m.coalesce().indices().tolist() == [[0, 1], [2, 0]] and m.to_dense().tolist() == [
+            [0, 0, 1],
+            [5, 0, 0],
+        ]
         y.sum().backward()
         assert x.grad.tolist() == [[5, 5], [0, 0], [1, 1]]
         back = T.tensor([[0.0, 2.0], [0.0, 0.0]]).to_sparse()

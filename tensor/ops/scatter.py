@@ -220,7 +220,7 @@ def _prod_rule(
     kw = {"dim": dim, "index": index, "reduce": "prod", "include_self": include_self}
     rest = ops.scatter_reduce(safe_x if include_self else one, safe_src, **kw)
     none, single = ops.cast(zeros == 0, dtype=g.dtype), ops.cast(zeros == 1, dtype=g.dtype)
-    gx = g * rest / safe_x * (none + single * zero_x)
+    gx = g * rest / safe_x * (none + single * zero_x) if include_self else g
     at = padded(ops, ops.gather(g * rest * none, dim=dim, index=index), tuple(src.shape))
     lone = padded(ops, ops.gather(g * rest * single, dim=dim, index=index), tuple(src.shape))
     return gx, (at + lone * zero_src) / safe_src
