@@ -71,13 +71,17 @@ def backward(
     grads = _tuple(grad_tensors) if grad_tensors is not None else (None,) * len(tensors)
     roots = _roots("backward", tensors, grads, create_graph)
     keep = create_graph if retain_graph is None else retain_graph
-    targets = None
-    if inputs is not None:
-        targets = [engine.edge_of(t) for t in _tuple(inputs)]
-        if not targets or any(edge is None or edge.kind != engine.LEAF for edge in targets):
-            raise RuntimeError("[backward] inputs must be leaves that require grad")
-    del tensors, grads, grad_tensors
-    engine.backward(roots, keep, create_graph, targets)
+    if inputs is None:
+        del tensors, grads, grad_tensors  # the engine may then keep what it computes without a copy
+        engine.backward(roots, keep, create_graph)
+        return
+    inputs = _tuple(inputs)
+    edges = [engine.edge_of(t) for t in inputs]
+    if not inputs or None in edges:
+        raise RuntimeError("[backward] inputs must be tensors that require grad, at least one")
+    for t, g in zip(inputs, engine.backward(roots, keep, create_graph, edges, accumulate=False)):
+        if g is not None:
+            engine.accumulate_grad(t, g, create_graph)
 
 
 _ones: dict[Any, Any] = {}

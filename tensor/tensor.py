@@ -177,8 +177,7 @@ class Tensor(Variable):
         """CPU memory needs no pinning without a GPU: the tensor itself."""
         return self
 
-    def is_shared(self) -> bool:
-        return False
+    is_shared, share_memory_ = methods.late("shared", "is_shared"), methods.late("shared", "share_memory_")
 
     @property
     def T(self) -> Tensor:
@@ -420,13 +419,7 @@ class Tensor(Variable):
         return text(self)
 
     def __format__(self, spec: str) -> str:
-        return (
-            format(self.item(), spec)
-            if self.ndim == 0 and spec
-            else repr(self)
-            if not spec
-            else format(self.item(), spec)
-        )
+        return format(self.item(), spec) if spec or not self.ndim else repr(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if self._node is not None:
