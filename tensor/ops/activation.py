@@ -77,7 +77,6 @@ hardtanh = Op(
     "hardtanh",
     lambda xp, x, *, low, high: xp.clip(x, x.dtype.type(low), x.dtype.type(high)),
     [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
-    half="native",
     onnx="Clip",
 )
 hardsigmoid = Op(
@@ -261,7 +260,6 @@ def _gelu(xp: Any, x: Any) -> Any:
         return x * cdf, cdf
     cdf = xp.empty(x.shape, x.dtype)
     flat = cdf.reshape(-1)
-    x = xp.ascontiguousarray(x)
     y = xp.empty(x.shape, x.dtype)
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     for part in blocks(flat.size):
@@ -296,7 +294,6 @@ _C, _K = math.sqrt(2 / math.pi), 0.044715
 
 
 def _gelu_tanh(xp: Any, x: Any) -> Any:
-    x = xp.ascontiguousarray(x)
     t = in_pieces(xp, lambda y, x: _tanh_piece(y, x, xp), 0, x)
     return in_pieces(xp, lambda y, x, t: _half_sum(y, x, t, xp), 0, x, t), t
 

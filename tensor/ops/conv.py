@@ -163,7 +163,10 @@ def _conv_input(
     groups: int,
 ) -> Any:
     """The gradient for an input of spatial `size`. bias: of transposed convolution, one a channel of the result."""
-    body = _flipped if set(stride) == {1} else _scattered
+    channels = weight.shape[1]
+    # few channels make thin products of the turned kernel
+    thin = channels * math.prod(gy.shape[2:]) < 16 * math.prod(size)
+    body = _flipped if set(stride) == {1} and not thin else _scattered
     y = body(xp, gy, weight, size, stride, padding, dilation, groups)
     if bias is not None:
         y += bias.reshape(-1, *[1] * len(size))
@@ -263,7 +266,7 @@ def _bias_rule(ops: Any, g: Any) -> Any:
 
 
 def _spread(xp: Any, x: Any, *, shape: Ints) -> Any:
-    return xp.broadcast_to(x.reshape(-1, *[1] * (len(shape) - 2)), shape)
+    return xp.broadcast_to(x.reshape(-1, *[1] * (len(shape) - 2)), shape).copy()
 
 
 channel_spread = Op("channel_spread", _spread, [lambda ops, g: ops.channel_sum(g)])
