@@ -64,7 +64,7 @@ def _compare(a: Any, b: Any, rtol: Any, atol: Any, equal_nan: bool, check_dtype:
     if rtol is None:
         found = [TOLERANCES.get(t.dtype.name, (0.0, 0.0)) for t in (x, y)]
         rtol, atol = max(f[0] for f in found), max(f[1] for f in found)
-    wide = np.complex128 if "c" in (x.dtype.kind, y.dtype.kind) else np.float64
+    wide: Any = np.complex128 if "c" in (x.dtype.kind, y.dtype.kind) else np.float64
     if x.dtype.kind in "biu" and y.dtype.kind in "biu":
         wide = object if "uint64" in (x.dtype.name, y.dtype.name) else np.int64
     x, y = x.astype(wide), y.astype(wide)

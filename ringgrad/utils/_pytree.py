@@ -28,7 +28,8 @@ def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tup
         return [tree], LEAF
     if isinstance(tree, dict):
         keys, children = list(tree), list(tree.values())
-        kind, context = type(tree), keys
+        kind: Any = type(tree)
+        context: Any = keys
     elif isinstance(tree, list | tuple):
         kind, context, children = type(tree), None, list(tree)
     else:
