@@ -30,7 +30,8 @@ def check_classes(name: str, target: Any, classes: int, ignore: int) -> None:
         )
 
 
-def _check_target(name: str, x: Any, target: Any, weight: Any) -> None:
+def check_target(name: str, x: Any, target: Any, weight: Any) -> None:
+    """Errors for inputs (N, C, ...), class indices (N, ...) and weights (C,) that do not fit each other."""
     if category(x.array.dtype) < 2:
         raise RuntimeError(f"[{name}] the input's dtype must be floating, came {describe(x)}")
     if not x.ndim:
@@ -169,7 +170,7 @@ def _cross_entropy_backward(
 def _index_prepare(name: str) -> Any:
     def prepare(x: Any, target: Any, weight: Any = None, **kw: Any) -> Prepared:
         if isinstance(x, Variable):
-            _check_target(name, x, target, weight)
+            check_target(name, x, target, weight)
         return (x, target, weight), kw
 
     return prepare
