@@ -1,4 +1,7 @@
-"""Fourier transforms under the names of `torch.fft`, and short-time ones. Norms: "backward" (default), "ortho", "forward"."""
+"""Fourier transforms under the names of `torch.fft`, and short-time ones.
+
+norm: where 1/n stands: "backward" (the default), "ortho" or "forward".
+"""
 
 from __future__ import annotations
 

@@ -136,9 +136,15 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     vector = B.ndim == A.ndim - 1
     right = _s.unsqueeze(B, dim=-1) if vector else B
     limit = _tolerance(A, None, rcond)
-    X = f.matmul(_l.pinv(A, rtol=limit, hermitian=False), right)
     m, n = A.shape[-2:]
-    rank = matrix_rank(A, rtol=limit)
+    u, s, vh = np.linalg.svd(A.array, full_matrices=False)
+    used = s > limit * s.max(axis=-1, keepdims=True, initial=0)
+    rank = wrap(np.asarray(used.sum(axis=-1)))
+    if A.requires_grad:
+        X = f.matmul(_l.pinv(A, rtol=limit, hermitian=False), right)
+    else:
+        scaled = np.where(used, 1 / np.where(used, s, 1), 0)[..., None] * u.conj().swapaxes(-1, -2)
+        X = f.matmul(wrap(vh.conj().swapaxes(-1, -2)), f.matmul(wrap(scaled), right))
     residuals = A.new_empty((0,))
     if m > n and driver not in (None, "gelsy") and bool((rank == n).all()):
         residuals = f.sum(_p.square(_p.abs(_p.sub(f.matmul(A, X), right))), -2)
@@ -199,7 +205,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
 
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     """Singular values in descending order."""
-    return _e.svd(A, full_matrices=False)[1]
+    return _e.svd(A, full_matrices=False)[1] if A.requires_grad else _e.svd_values(A)
 
 
 def eigh(A: Tensor, UPLO: str = "L") -> Eigen:

@@ -269,6 +269,14 @@ def new_empty_strided(self: Any, size: Any, stride: Any, dtype: Any = None, **kw
     return late("storage", "empty_strided")(size, stride, dtype=dtype or self.dtype, **kw)
 
 
+def _set_real(self: Any, value: Any) -> None:
+    elementwise.real(self).copy_(value)
+
+
+def _set_imag(self: Any, value: Any) -> None:
+    elementwise.imag(self).copy_(value)
+
+
 def _false(self: Any) -> bool:
     return False
 
@@ -293,8 +301,8 @@ METHODS.update(
     is_coalesced=_false,
     prelu=lambda self, weight: tensor_ops["prelu"](self, weight),
     moveaxis=arranging.movedim,
-    real=property(elementwise.real, lambda self, value: elementwise.real(self).copy_(value)),
-    imag=property(elementwise.imag, lambda self, value: elementwise.imag(self).copy_(value)),
+    real=property(elementwise.real, _set_real),
+    imag=property(elementwise.imag, _set_imag),
     H=property(arranging.adjoint),
     mH=property(arranging.adjoint),
     is_cpu=property(lambda self: self.device.type == "cpu"),

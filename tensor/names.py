@@ -31,17 +31,18 @@ LATE = {
     " channels_last_3d layout strided sparse_coo OutOfMemoryError",
     "tensor.storage": "UntypedStorage TypedStorage empty_strided scalar_tensor range",
     "tensor.sparse": "sparse_coo_tensor spmm",
-    "nn.functional": "adaptive_avg_pool1d avg_pool1d bilinear binary_cross_entropy_with_logits celu conv1d conv2d conv3d"
-    " conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss dropout"
+    "nn.functional": "adaptive_avg_pool1d avg_pool1d bilinear binary_cross_entropy_with_logits celu conv1d conv2d"
+    " conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss dropout"
     " alpha_dropout embedding embedding_bag group_norm instance_norm layer_norm batch_norm kl_div max_pool1d max_pool2d"
     " max_pool3d pairwise_distance pixel_shuffle pixel_unshuffle prelu rms_norm rrelu selu threshold hardshrink"
-    " triplet_margin_loss hinge_embedding_loss margin_ranking_loss poisson_nll_loss channel_shuffle grid_sampler=grid_sample",
+    " triplet_margin_loss hinge_embedding_loss margin_ranking_loss poisson_nll_loss channel_shuffle"
+    " grid_sampler=grid_sample",
 }
 IN_PLACE = (
-    "abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clamp_max clamp_min clip"
-    " cos cosh deg2rad erf erfc exp exp2 expm1 fill floor frac log log10 log1p log2 logit nan_to_num neg negative rad2deg"
-    " reciprocal relu resize_as round rsqrt sigmoid sin sinc sinh sqrt square squeeze tan tanh trunc xlogy zero ldexp gcd"
-    " lcm addmv detach index_put"
+    "abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp"
+    " clamp_max clamp_min clip cos cosh deg2rad erf erfc exp exp2 expm1 fill floor frac log log10 log1p"
+    " log2 logit nan_to_num neg negative rad2deg reciprocal relu resize_as round rsqrt sigmoid sin sinc"
+    " sinh sqrt square squeeze tan tanh trunc xlogy zero ldexp gcd lcm addmv detach index_put"
 )
 FOREACH = (
     "abs acos asin atan ceil cos cosh erf erfc exp expm1 floor frac lgamma log log10 log1p log2 neg reciprocal round"

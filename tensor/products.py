@@ -13,6 +13,7 @@ from . import functions as f
 from .ops import pointwise as _p
 from .ops import shape as _s
 from .ops.contract import contract
+from .ops.contract import cross as cross_product
 from .ops.declare import axis_of, promoted
 
 if TYPE_CHECKING:
@@ -164,7 +165,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
     db = [axis_of("tensordot", d, b.ndim) for d in dims[1]]
     if [a.shape[d] for d in da] != [b.shape[d] for d in db]:
         raise RuntimeError(
-            f"[tensordot] contracted dimensions must match, came {list(a.shape)} over {da} and {list(b.shape)} over {db}"
+            f"[tensordot] contracted dimensions must match, came {list(a.shape)} over {da} and"
+            f" {list(b.shape)} over {db}"
         )
     left, right = list(LETTERS[: a.ndim]), list(LETTERS[a.ndim : a.ndim + b.ndim])
     for i, j in zip(da, db):
@@ -187,7 +189,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The vector product along a dimension of size 3: the first such one unless named."""
-    a, b = (t for t in (input, other))
+    a, b = input, other
     shape = np.broadcast_shapes(a.array.shape, b.array.shape)
     if dim is None:
         if 3 not in shape:
@@ -196,9 +198,9 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     d = axis_of("cross", dim, len(shape))
     if shape[d] != 3:
         raise RuntimeError(f"[cross] dimension {d} must have size 3, came shape {list(shape)}")
-    a, b = (_s.expand(t, shape=shape) for t in (a, b))
-    first = _p.mul(_s.roll(a, shifts=-1, dims=d), _s.roll(b, shifts=1, dims=d))
-    return _p.sub(first, _p.mul(_s.roll(a, shifts=1, dims=d), _s.roll(b, shifts=-1, dims=d)))
+    a, b = promoted("cross", (a, b))
+    a, b = (t if t.array.shape == shape else _s.expand(t, shape=shape) for t in (a, b))
+    return cross_product(a, b, dim=d)
 
 
 def _chain_order(sizes: Sequence[int]) -> Any:

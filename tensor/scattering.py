@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..autograd.engine import Variable, wrap
-from ..autograd.inplace import apply_inplace, assign
+from ..autograd.inplace import apply_inplace, assign, written
+from ..autograd.op import listeners
 from .dtypes import category
 from .ops import index as _index
 from .ops import scatter as _w
@@ -31,6 +32,38 @@ def _number(x: Any, value: Any) -> Any:
         value = value.item()
     return value
 
+
+def _in_place(op: Any, x: Any, *others: Any, **kw: Any) -> Any:
+    """`apply_inplace`, or only the named elements written where no graph is recorded."""
+    write = _DIRECT.get(op)
+    if (
+        write is None
+        or listeners
+        or x._base is not None
+        or not x.array.flags.carray
+        or any(t._needs for t in (x, *others))
+    ):
+        return apply_inplace(op, x, *others, **kw)
+    _, kw = op.prepare(x, *others, **kw)
+    flat = x.array.reshape(-1)
+    write(flat, _w.flat_index(np, x.array.shape, kw["dim"], kw["index"]), *[t.array for t in others], **kw)
+    written(x)
+    return x
+
+
+def _write_value(flat: Any, at: Any, *, value: Any, **_: Any) -> None:
+    flat[at] = value
+
+
+def _write(flat: Any, at: Any, src: Any, *, index: Any, **_: Any) -> None:
+    flat[at] = _w.fitting(src, index)
+
+
+def _write_sum(flat: Any, at: Any, src: Any, *, index: Any, **_: Any) -> None:
+    (np.logical_or if flat.dtype == bool else np.add).at(flat, at, _w.fitting(src, index))
+
+
+_DIRECT = {_w.scatter_value: _write_value, _w.scatter: _write, _w.scatter_add: _write_sum}
 
 # ---- scatter
 
@@ -65,7 +98,7 @@ def scatter_(
     self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
     """`scatter` in place."""
-    return _scatter(apply_inplace, self, dim, index, src, value, reduce)
+    return _scatter(_in_place, self, dim, index, src, value, reduce)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -75,7 +108,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 def scatter_add_(self: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """`scatter_add` in place."""
-    return apply_inplace(_w.scatter_add, self, src, dim=dim, index=index)
+    return _in_place(_w.scatter_add, self, src, dim=dim, index=index)
 
 
 def scatter_reduce(
@@ -188,10 +221,8 @@ def _flat(name: str, input: Any, index: Any) -> Any:
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened tensor, in the shape of the index."""
-    at = _flat("take", input, index)
-    return _s.reshape(
-        _index.index_select(_s.reshape(input, shape=(-1,)), dim=0, index=at), shape=index.array.shape
-    )
+    at = _w.integer_index("take", index)
+    return _index.index(_s.reshape(input, shape=(-1,)), index=(at,))
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:

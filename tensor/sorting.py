@@ -119,7 +119,8 @@ def unique(
     array = input.array
     if dim is not None:
         dim = axis_of("unique", dim, array.ndim)
-    found = np.unique(
+    distinct: Any = np.unique
+    found = distinct(
         array, return_inverse=return_inverse, return_counts=return_counts, axis=dim, equal_nan=False
     )
     if not return_inverse and not return_counts:
@@ -313,7 +314,8 @@ def _quantile(input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str
     count = x.shape[-1] - missing
     rank = fractions.reshape(-1) * (np.maximum(count, 1) - 1).astype(fractions.dtype)  # [..., q]
     if interpolation in ("lower", "higher", "nearest"):
-        rank = {"lower": np.floor, "higher": np.ceil, "nearest": np.round}[interpolation](rank)
+        rounding: dict[str, Any] = {"lower": np.floor, "higher": np.ceil, "nearest": np.round}
+        rank = rounding[interpolation](rank)
     low = np.floor(rank)
     low_index = np.where((missing > 0) & (not skip), x.shape[-1] - 1, low).astype(I64)
     high_index = np.where((missing > 0) & (not skip), x.shape[-1] - 1, np.ceil(rank)).astype(I64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import wrap
 from . import creation, device, dtypes
 from . import functions as f
 from .ops import index as _index
@@ -161,7 +161,7 @@ def to_sparse(self: Any, *args: Any, **kw: Any) -> SparseTensor:
 
 def spmm(input: Any, mat2: Any) -> Any:
     """Sparse @ dense (dense), sparse @ sparse (sparse); gradients go to both."""
-    if isinstance(input, Variable):
+    if not isinstance(input, SparseTensor):
         return f.matmul(input, mat2)
     if isinstance(mat2, SparseTensor):
         return to_sparse(spmm(input, mat2.to_dense()))

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum of the elements that are not NaN."""
-    if not input.is_floating_point():
-        return f.sum(input, dim, keepdim, dtype=dtype)
+    total = f.sum(input, dim, keepdim, dtype=dtype)
+    if not np.isnan(total.array).any():
+        return total
     return f.sum(_p.where(_p.isnan(input), _zero(input), input), dim, keepdim, dtype=dtype)
 
 
@@ -179,6 +180,10 @@ def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Tensor, in
 
 def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral by the trapezoid rule over points `x`, or points `dx` apart."""
+    d = axis_of("trapezoid", dim, y.ndim)
+    if x is None and y.shape[d] > 1:
+        ends = _p.add(f.select(y, d, 0), f.select(y, d, -1))
+        return _p.mul(_p.sub(f.sum(y, d), _p.mul(ends, 0.5)), 1 if dx is None else dx)
     panels, d = _panels("trapezoid", y, x, dx, dim)
     return f.sum(panels, d)
 

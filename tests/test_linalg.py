@@ -26,11 +26,6 @@ def spd(n: int, batch: tuple[int, ...] = ()) -> np.ndarray[Any, Any]:
     return a @ a.swapaxes(-1, -2) + n * np.eye(n)
 
 
-def rotated(T: Any, q: Any) -> Any:
-    """What does not depend on the signs of vectors in columns."""
-    return q.abs() if not q.is_complex() else q.abs()
-
-
 SQUARE = data((3, 3), 1) + 2 * np.eye(3)
 BATCH = data((2, 3, 3), 2) + 2 * np.eye(3)
 COMPLEX = data((3, 3), 1) + 1j * data((3, 3), 2) + 2 * np.eye(3)
@@ -239,7 +234,7 @@ def test_einsum_of_non_contiguous_and_empty() -> None:
 
 TRANSFORMS: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
     *[(f"{n} {norm}", lambda T, x, n=n, norm=norm: getattr(T.fft, n)(x, norm=norm), ((3, 6),))
-      for n in ("fft", "ifft", "rfft", "irfft", "ihfft", "hfft", "fft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn", "irfftn")
+      for n in ("fft", "ifft", "rfft", "irfft", "ihfft", "hfft", "fft2", "rfft2", "irfft2", "fftn", "ifftn", "rfftn")
       for norm in ("backward", "ortho", "forward")],
     ("fft longer", lambda T, x: T.fft.fft(x, n=9, dim=0), ((6, 3),)),
     ("fft shorter", lambda T, x: T.fft.fft(x, 4), ((3, 6),)),
@@ -255,7 +250,11 @@ TRANSFORMS: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
     ("fft float32", lambda T, x: T.fft.rfft(x.float()), ((6,),)),
     ("stft", lambda T, x: T.stft(x, 16, return_complex=True), ((2, 100),)),
     ("stft window", lambda T, x: T.stft(x, 16, 5, 12, T.hann_window(12, dtype=x.dtype), return_complex=True), ((60,),)),
-    ("stft plain", lambda T, x: T.stft(x, 16, center=False, normalized=True, return_complex=False, onesided=False), ((60,),)),
+    (
+        "stft plain",
+        lambda T, x: T.stft(x, 16, center=False, normalized=True, return_complex=False, onesided=False),
+        ((60,),),
+    ),
     (
         "istft",
         lambda T, x: T.istft(T.stft(x, 16, 4, window=T.hann_window(16, dtype=x.dtype), return_complex=True), 16, 4,

@@ -78,3 +78,20 @@ def _toward(ops: Any, g: Any, other: Any, out: str, labels: str, target: str) ->
         else other
     )
     return ops.contract(g, other, left=out, right=labels, out=target)
+
+
+def _cross(xp: Any, a: Array, b: Array, *, dim: int) -> Array:
+    y = xp.empty(a.shape, a.dtype)
+    p, q, out = (xp.moveaxis(t, dim, 0) for t in (a, b, y))
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        xp.multiply(p[j], q[k], out=out[i])
+        out[i] -= p[k] * q[j]
+    return y
+
+
+cross = Op(
+    "cross",
+    _cross,
+    [lambda ops, g, b, dim: ops.cross(b, g, dim=dim), lambda ops, g, a, dim: ops.cross(g, a, dim=dim)],
+)

@@ -38,7 +38,9 @@ sinc = unary("sinc", lambda xp, x: xp.sinc(x), _sinc_rule, floating=True)
 
 
 def _nan_to_num(xp: Any, x: Array, *, nan: float, posinf: float | None, neginf: float | None) -> Array:
-    return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf) if category(x.dtype) > 1 else x.copy()
+    if category(x.dtype) < 2 or xp.isfinite(x.sum()):  # the sum finds whether there is anything to do
+        return x.copy()
+    return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
 nan_to_num = Op(
@@ -71,9 +73,17 @@ fmin = binary(
     lambda ops, g, a, b: ops.where(_first(ops, a, b, -1), g, _zero(g)),
     lambda ops, g, a, b: ops.where(_first(ops, a, b, -1), _zero(g), g),
 )
+
+
+def _hypot(xp: Any, a: Array, b: Array) -> Array:
+    if a.dtype != xp.float32:
+        return xp.hypot(a, b)
+    return xp.sqrt(xp.square(a, dtype="float64") + xp.square(b, dtype="float64")).astype(a.dtype)
+
+
 hypot = binary(
     "hypot",
-    lambda xp, a, b: xp.hypot(a, b),
+    _hypot,
     lambda ops, g, a, y: g * ops.where(y == 0, _zero(g), a / y),
     lambda ops, g, b, y: g * ops.where(y == 0, _zero(g), b / y),
 )

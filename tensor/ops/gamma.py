@@ -6,6 +6,7 @@ All are computed in float64, whatever comes in, and rounded once by the caller.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from .pointwise import _C2, _C3, _D2, _D3, _ratio
@@ -14,6 +15,31 @@ Array = Any
 # B_2k / (2k (2k - 1)) and B_2k / 2k for k = 1, 2, ...: Stirling's series of lgamma and digamma.
 _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 SHIFT = 8  # the series are used from here on; smaller arguments are moved up by the recurrence
+BLOCK = 8192  # elements that are worked on at a time, so that what comes between stays in the cache
+
+
+def blocks(function: Callable[[Any, Array], Array], dtype: Any) -> Callable[[Any, Array], Array]:
+    """A function of many steps, block by block in `dtype`; the result in the dtype of the argument."""
+
+    def call(xp: Any, x: Array) -> Array:
+        if x.size <= BLOCK:
+            return function(xp, x.astype(dtype)).astype(x.dtype)
+        flat, y = x.reshape(-1), xp.empty(x.size, x.dtype)
+        for start in range(0, x.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            y[part] = function(xp, flat[part].astype(dtype))
+        return y.reshape(x.shape)
+
+    return call
+
+
+def _polynomial(xp: Any, coefficients: tuple[float, ...], x: Array) -> Array:
+    y = x * coefficients[0]
+    for c in coefficients[1:-1]:
+        y += c
+        y *= x
+    y += coefficients[-1]
+    return y
 
 
 def _series(xp: Any, x: Array, divide: Any) -> Array:
@@ -30,10 +56,10 @@ def lgamma(xp: Any, x: Array) -> Array:
     low = x < 0.5
     y = xp.where(low, 1 - x, x)
     small = y < SHIFT
-    product, moved = xp.ones_like(y), y
-    for _ in range(SHIFT):
-        product = xp.where(moved < SHIFT, product * moved, product)
-        moved = xp.where(moved < SHIFT, moved + 1, moved)
+    product = y.copy()
+    for k in range(1, SHIFT):
+        product *= y + k
+    moved = xp.where(small, y + SHIFT, y)
     value = (moved - 0.5) * xp.log(moved) - moved + 0.5 * math.log(2 * math.pi)
     value = value + _series(xp, moved, lambda k: 2 * k * (2 * k - 1)) / moved
     value = xp.where(small, value - xp.log(product), value)
@@ -48,12 +74,12 @@ def digamma(xp: Any, x: Array) -> Array:
     x = xp.asarray(x, xp.float64)
     low = x < 0
     y = xp.where(low, 1 - x, x)
-    taken = xp.zeros_like(y)
-    moved = y
-    for _ in range(SHIFT):
-        small = moved < SHIFT
-        taken = xp.where(small, taken + 1 / moved, taken)
-        moved = xp.where(small, moved + 1, moved)
+    small = y < SHIFT
+    taken = 1 / y
+    for k in range(1, SHIFT):
+        taken += 1 / (y + k)
+    taken = xp.where(small, taken, 0.0)
+    moved = xp.where(small, y + SHIFT, y)
     value = xp.log(moved) - 0.5 / moved - _series(xp, moved, lambda k: 2 * k) / (moved * moved) - taken
     turned = value - math.pi / xp.tan(math.pi * (x - xp.floor(x)))
     y = xp.where(low, xp.where(x == xp.floor(x), xp.nan, turned), value)
@@ -152,6 +178,43 @@ def erfinv(xp: Any, x: Array) -> Array:
     """The inverse of erf on [-1, 1]."""
     x = xp.asarray(x, xp.float64)
     return _quantile(xp, x / 2, (1 - xp.abs(x)) / 2) / math.sqrt(2)
+
+
+# M. Giles, Approximating the erfinv function (2010), in single precision: near and far from 0.
+_NEAR: tuple[float, ...] = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087)
+_NEAR += (-0.00125372503, -0.00417768164, 0.246640727, 1.50140941)
+_FAR: tuple[float, ...] = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773)
+_FAR += (-0.0076224613, 0.00943887047, 1.00167406, 2.83297682)
+
+
+def erfinv_single(xp: Any, x: Array) -> Array:
+    """erfinv to the precision of float32."""
+    w = -xp.log1p(-x * x)
+    y = _polynomial(xp, _NEAR, xp.minimum(w, 5.0) - 2.5)
+    if (w >= 5).any():
+        y = xp.where(w < 5, y, _polynomial(xp, _FAR, xp.sqrt(xp.maximum(w, 5.0)) - 3))
+    return xp.where(xp.abs(x) == 1, xp.copysign(xp.inf, x), y * x)
+
+
+# W. Press et al., Numerical Recipes in C (1992), section 6.2: erfc to a relative error of 1.2e-7.
+_ERFC: tuple[float, ...] = (
+    0.17087277,
+    -0.82215223,
+    1.48851587,
+    -1.13520398,
+    0.27886807,
+    -0.18628806,
+    0.09678418,
+)
+_ERFC += (0.37409196, 1.00002368, -1.26551223)
+
+
+def erfc_single(xp: Any, x: Array) -> Array:
+    """erfc to the precision of float32."""
+    ax = xp.abs(x)
+    t = 1 / (1 + 0.5 * ax)
+    y = t * xp.exp(_polynomial(xp, _ERFC, t) - ax * ax)
+    return xp.where(x < 0, 2 - y, y)
 
 
 def _scaled_erfc(xp: Any, ax: Array) -> Array:

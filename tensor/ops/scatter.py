@@ -10,7 +10,7 @@ from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
 from ..dtypes import BOOL, category
 from .declare import axis_of
-from .index import add_at, rows_add
+from .index import add_at
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 Array = Any
@@ -72,7 +72,8 @@ def flat_index(xp: Any, shape: tuple[int, ...], dim: int, index: Array) -> Array
     """Positions in the flattened array of the elements that `gather` along `dim` would read."""
     if not shape or not index.ndim or len(shape) == 1:
         return index.reshape(-1)
-    stride, flat = 1, 0
+    stride: int = 1
+    flat: Any = 0
     for k in range(len(shape) - 1, -1, -1):
         if k == dim:
             flat = flat + index * stride
@@ -299,14 +300,10 @@ def _index_add(xp: Any, x: Array, source: Array, *, dim: int, index: Array, alph
         source = source * x.dtype.type(alpha)
     if not x.ndim or not index.size:
         return x + source.sum() if index.size else x.copy()
-    y = xp.moveaxis(xp.array(x), dim, 0)
-    values = xp.moveaxis(source, dim, 0)
-    if y.ndim == 1:
-        xp.add.at(y, index, values)
-    else:
-        rows = xp.ascontiguousarray(y).reshape(y.shape[0], -1)
-        rows_add(xp, rows, index, values.reshape(len(index), -1))
-        y = rows.reshape(y.shape)
+    y = xp.array(xp.moveaxis(x, dim, 0), order="C")
+    width = y.size // y.shape[0] if y.size else 0
+    at = (index[:, None] * width + xp.arange(width)).reshape(-1)  # NumPy adds fast at flat positions only
+    xp.add.at(y.reshape(-1), at, xp.moveaxis(source, dim, 0).reshape(-1))
     return xp.moveaxis(y, 0, dim)
 
 

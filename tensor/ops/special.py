@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...autograd.op import Op
+from ..dtypes import F32
 from . import gamma
 from .declare import binary, unary
 from .pointwise import _cody_erf, _zero
@@ -14,13 +15,23 @@ Array = Any
 SQRT_PI = math.sqrt(math.pi)
 
 
-def _rounded(function: Any, *leading: Any, **kw: Any) -> Any:
-    """The function, computed in float64, in the dtype of its argument."""
+def _rounded(function: Any, *rest: Any, single: Any = None) -> Any:
+    """The function, computed in float64 and rounded; `single` is a shorter way for float32."""
 
-    def forward(xp: Any, x: Array) -> Array:
-        return function(xp, *leading, x, **kw).astype(x.dtype)
+    def full(xp: Any, x: Array) -> Array:
+        return function(xp, x, *rest)
 
-    return forward
+    wide = gamma.blocks(full, "float64")
+    short = wide if single is None else gamma.blocks(single, "float64")
+    return lambda xp, x: (short if x.dtype == F32 else wide)(xp, x)
+
+
+def _bessel(order: int, scaled: bool) -> Any:
+    def full(xp: Any, x: Array) -> Array:
+        y = gamma.bessel_ie(xp, order, x)
+        return y if scaled else y * xp.exp(xp.abs(x))
+
+    return gamma.blocks(full, "float64")
 
 
 lgamma = unary("lgamma", _rounded(gamma.lgamma), lambda ops, g, x: g * ops.digamma(x), floating=True)
@@ -44,19 +55,19 @@ polygamma = Op(
 zeta = binary("zeta", lambda xp, a, b: gamma.zeta(xp, a, b).astype(xp.asarray(a).dtype), least=2)
 erfinv = unary(
     "erfinv",
-    _rounded(gamma.erfinv),
+    _rounded(gamma.erfinv, single=gamma.erfinv_single),
     lambda ops, g, y: g * ops.exp(y * y) * (SQRT_PI / 2),
     floating=True,
 )
 erfc = unary(
     "erfc",
-    _rounded(gamma.erfc, erf=_cody_erf),
+    _rounded(gamma.erfc, _cody_erf, single=gamma.erfc_single),
     lambda ops, g, x: g * ops.exp(-x * x) * (-2 / SQRT_PI),
     floating=True,
 )
 erfcx = unary(
     "erfcx",
-    _rounded(gamma.erfcx, erf=_cody_erf),
+    _rounded(gamma.erfcx, _cody_erf),
     lambda g, x, y: g * (x * y * 2 - 2 / SQRT_PI),
     floating=True,
 )
@@ -68,7 +79,7 @@ ndtr = unary(
 )
 log_ndtr = unary(
     "log_ndtr",
-    _rounded(gamma.log_ndtr, erf=_cody_erf),
+    _rounded(gamma.log_ndtr, _cody_erf),
     lambda ops, g, x: g / ops.erfcx(x * (-1 / math.sqrt(2))) * math.sqrt(2 / math.pi),
     floating=True,
 )
@@ -94,7 +105,7 @@ entr = unary(
 )
 i0e = unary(
     "i0e",
-    lambda xp, x: gamma.bessel_ie(xp, 0, x).astype(x.dtype),
+    _bessel(0, True),
     lambda ops, g, x, y: g * (ops.i1e(x) - ops.sign(x) * y),
     floating=True,
 )
@@ -105,10 +116,10 @@ def _i1e_rule(ops: Any, g: Any, x: Any, y: Any) -> Any:
     return g * ops.where(x == 0, x * 0 + 0.5, ops.i0e(x) - y * (ops.sign(x) + 1 / safe))
 
 
-i1e = unary("i1e", lambda xp, x: gamma.bessel_ie(xp, 1, x).astype(x.dtype), _i1e_rule, floating=True)
+i1e = unary("i1e", _bessel(1, True), _i1e_rule, floating=True)
 i0 = unary(
     "i0",
-    lambda xp, x: (gamma.bessel_ie(xp, 0, x) * xp.exp(xp.abs(x.astype(xp.float64)))).astype(x.dtype),
+    _bessel(0, False),
     lambda ops, g, x: g * ops.i1(x),
     floating=True,
 )
@@ -121,7 +132,7 @@ def _i1_rule(ops: Any, g: Any, x: Any, y: Any) -> Any:
 
 i1 = unary(
     "i1",
-    lambda xp, x: (gamma.bessel_ie(xp, 1, x) * xp.exp(xp.abs(x.astype(xp.float64)))).astype(x.dtype),
+    _bessel(1, False),
     _i1_rule,
     floating=True,
 )

@@ -31,6 +31,11 @@ def _svd(xp: Any, x: Array, *, full_matrices: bool) -> list[Array]:
     return [u, s, vh]
 
 
+svd_values = Op(
+    "svd_values", lambda xp, x: xp.linalg.svd(x, compute_uv=False), prepare=_any("linalg.svdvals")
+)
+
+
 def _svd_rule(ops: Any, g: Any, needs: Any, x_shape: Any, y: Any, full_matrices: bool) -> list[Any]:
     (gu, gs, gvh), (u, s, vh), mm = g, y, ops.matmul
     m, n = x_shape[-2], x_shape[-1]
@@ -137,7 +142,13 @@ def _eig_rule(ops: Any, g: Any, needs: Any, x_dtype: Any, y: Any) -> list[Any]:
 eig = Op("eig", _eig, _eig_rule, outputs=2, prepare=_square("linalg.eig"))
 
 # N. Higham, The scaling and squaring method for the matrix exponential revisited (2005): Pade of degree 13.
-_PADE = (64764752532480000.0, 32382376266240000.0, 7771770303897600.0, 1187353796428800.0, 129060195264000.0)
+_PADE: tuple[float, ...] = (
+    64764752532480000.0,
+    32382376266240000.0,
+    7771770303897600.0,
+    1187353796428800.0,
+    129060195264000.0,
+)
 _PADE += (
     10559470521600.0,
     670442572800.0,
