@@ -310,3 +310,12 @@ def test_data_can_be_replaced() -> None:
         x.grad = rg.ones(3)
     with pytest.raises(TypeError, match="must be a Tensor or None"):
         x.grad = 3
+
+
+def test_a_0d_tensor_takes_the_dimensions_0_and_minus_1() -> None:
+    x = rg.tensor(2.0, requires_grad=True)
+    assert x.sum(0).item() == x.mean(-1).item() == x.amax(0).item() == 2.0
+    x.sum(0).backward()
+    assert x.grad.item() == 1.0
+    with pytest.raises(IndexError, match=r"\[sum\] dim must be in \[-1, 0\], came 1"):
+        x.sum(1)

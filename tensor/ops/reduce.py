@@ -18,7 +18,8 @@ from .rows import row_sum
 def _dims(name: str, x: Any, dim: Any) -> tuple[int, ...]:
     if isinstance(dim, tuple | list) and not dim:
         dim = None
-    return axes_of(name, dim, x.ndim)
+    axes = axes_of(name, dim, x.ndim)
+    return axes if x.ndim else ()  # a 0-d tensor takes dim 0 and -1, and has nothing to reduce
 
 
 def _restore(ops: Any, g: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
