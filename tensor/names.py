@@ -32,9 +32,9 @@ LATE = {
     "tensor.storage": "UntypedStorage TypedStorage empty_strided scalar_tensor range",
     "tensor.sparse": "sparse_coo_tensor spmm",
     "nn.functional": "adaptive_avg_pool1d avg_pool1d bilinear binary_cross_entropy_with_logits celu conv1d conv2d"
-    " conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss dropout"
-    " alpha_dropout embedding embedding_bag group_norm instance_norm layer_norm batch_norm kl_div max_pool1d max_pool2d"
-    " max_pool3d pairwise_distance pixel_shuffle pixel_unshuffle prelu rms_norm rrelu selu threshold hardshrink"
+    " conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss"
+    " dropout alpha_dropout embedding embedding_bag group_norm instance_norm layer_norm batch_norm kl_div max_pool1d"
+    " max_pool2d max_pool3d pairwise_distance pixel_shuffle pixel_unshuffle prelu rms_norm rrelu selu threshold hardshrink"
     " triplet_margin_loss hinge_embedding_loss margin_ranking_loss poisson_nll_loss channel_shuffle"
     " grid_sampler=grid_sample",
 }

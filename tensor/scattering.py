@@ -35,7 +35,7 @@ def _number(x: Any, value: Any) -> Any:
 
 def _in_place(op: Any, x: Any, *others: Any, **kw: Any) -> Any:
     """`apply_inplace`, or only the named elements written where no graph is recorded."""
-    write = _DIRECT.get(op)
+    write: Any = _DIRECT.get(op)
     if (
         write is None
         or listeners

@@ -155,7 +155,7 @@ def _logcumsumexp(xp: Any, x: Array, *, dim: int) -> Array:
 
 def _logcumsumexp_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
     """dx_i = exp(x_i) sum over j >= i of g_j exp(-y_j)."""
-    if not x.ndim:
+    if not x.ndim or 0 in x.shape:
         return g
 
     def from_the_end(t: Any, scan: Any) -> Any:
