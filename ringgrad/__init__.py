@@ -54,7 +54,7 @@ def _contents() -> dict[str, Any]:
         del found[name]
     for name in names.late():
         found.pop(name, None)
-    return {**found, **names.contents(), **names.in_place(Tensor)}
+    return {**names.with_keywords({**found, **names.contents()}), **names.in_place(Tensor)}
 
 
 globals().update(_contents())

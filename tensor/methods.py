@@ -10,6 +10,7 @@ from ..autograd.inplace import apply_inplace, check_writable
 from ..autograd.op import tensor_ops
 from . import arranging, elementwise, scattering, sorting, statistics
 from . import functions as f
+from .keywords import SPELLED, spelled
 from .ops import elementwise as _e
 from .ops import pointwise as _p
 
@@ -317,3 +318,6 @@ def expose(cls: Any) -> None:
             setattr(cls, name, method)
     for alias, name in INPLACE_ARITHMETIC.items():
         setattr(cls, alias, cls.__dict__[name])
+    for name in SPELLED.split():
+        if name in cls.__dict__:
+            setattr(cls, name, spelled(cls.__dict__[name]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import arranging, elementwise, products, scattering, sorting, statistics
+from .keywords import SPELLED, WITH_OUT, spelled, with_out
 
 EAGER = (arranging, elementwise, products, scattering, sorting, statistics)
 ALIASES = {
@@ -32,11 +33,12 @@ LATE = {
     "tensor.storage": "UntypedStorage TypedStorage empty_strided scalar_tensor range",
     "tensor.sparse": "sparse_coo_tensor spmm",
     "nn.functional": "adaptive_avg_pool1d avg_pool1d bilinear binary_cross_entropy_with_logits celu conv1d conv2d"
-    " conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss"
-    " dropout alpha_dropout embedding embedding_bag group_norm instance_norm layer_norm batch_norm kl_div max_pool1d"
-    " max_pool2d max_pool3d pairwise_distance pixel_shuffle pixel_unshuffle prelu rms_norm rrelu selu threshold hardshrink"
-    " triplet_margin_loss hinge_embedding_loss margin_ranking_loss poisson_nll_loss channel_shuffle"
-    " grid_sampler=grid_sample",
+    " conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss"
+    " cosine_similarity ctc_loss dropout alpha_dropout embedding embedding_bag group_norm"
+    " instance_norm layer_norm batch_norm kl_div max_pool1d max_pool2d max_pool3d"
+    " pairwise_distance pixel_shuffle pixel_unshuffle prelu rms_norm rrelu selu threshold"
+    " hardshrink triplet_margin_loss hinge_embedding_loss margin_ranking_loss poisson_nll_loss"
+    " channel_shuffle grid_sampler=grid_sample",
 }
 IN_PLACE = (
     "abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp"
@@ -65,6 +67,14 @@ def contents() -> dict[str, Any]:
     return found
 
 
+def with_keywords(found: dict[str, Any]) -> dict[str, Any]:
+    """The same functions, those of `keywords` also with `axis`, `keepdims` and `out`."""
+    for names, widened in ((SPELLED, spelled), (WITH_OUT, with_out)):
+        for name in names.split():
+            found[name] = widened(found[name])
+    return found
+
+
 def late() -> dict[str, tuple[str, str]]:
     """Public name: (module, name there)."""
     found: dict[str, tuple[str, str]] = {}
@@ -82,4 +92,4 @@ def in_place(cls: Any) -> dict[str, Any]:
     return {name + "_": cls.__dict__[name + "_"] for name in IN_PLACE.split() if name + "_" in cls.__dict__}
 
 
-__all__ = ["contents", "in_place", "late"]
+__all__ = ["contents", "in_place", "late", "with_keywords"]

@@ -616,3 +616,18 @@ def test_sparse_matrices() -> None:
         assert x.grad.tolist() == [[5, 5], [0, 0], [1, 1]]
         back = T.tensor([[0.0, 2.0], [0.0, 0.0]]).to_sparse()
         assert back.to_dense().tolist() == [[0, 2], [0, 0]] and back.is_sparse
+
+
+def test_numpys_keywords_and_out() -> None:
+    for T in (rg, torch):
+        x = T.arange(6.0).reshape(2, 3)
+        assert x.sum(axis=1).tolist() == T.sum(x, axis=1).tolist() == [3, 12]
+        assert x.mean(axis=0, keepdims=True).shape == (1, 3) and x.max(axis=1).indices.tolist() == [2, 2]
+        assert T.cat([x, x], axis=1).shape == (2, 6) and T.stack([x, x], axis=2).shape == (2, 3, 2)
+        out = T.empty(2, 3)
+        assert T.add(x, 1, out=out) is out and out[1, 2] == 6
+        values, indices = T.empty(2), T.empty(2, dtype=T.long)
+        T.max(x, 1, out=(values, indices))
+        assert values.tolist() == [2, 5] and indices.tolist() == [2, 2]
+        with pytest.raises(RuntimeError):
+            T.mul(x.requires_grad_(), 2, out=T.empty(2, 3))
