@@ -274,6 +274,63 @@ def binary(
     return _finish(op, call)
 
 
+def viewing(op: Op) -> Callable[..., Any]:
+    """The short way to call an op of one tensor that gives a view of it (or, for reshape, perhaps a copy)."""
+    forward, prepare, always = op.forward, op.prepare, op.view is True
+    plan = op.plan(1)
+    assert not plan.arrays and not plan.rare and not plan.keep_y, (
+        f"{op.name} keeps more than shapes and keywords"
+    )
+
+    def call(x: Any, **kw: Any) -> Any:
+        if listeners or mode.anomaly or not isinstance(x, Variable) or len(array_namespace) > 1:
+            return op(x, **kw)
+        given = kw
+        if prepare is not None:
+            _, kw = prepare(x, **kw)
+        a = x.array
+        try:
+            y = forward(np, a, **kw)
+        except (ValueError, TypeError, IndexError):
+            return op(x, **given)  # raises with our words
+        t: Any = _new(engine.tensor_class)
+        t.array = y
+        base = x._base
+        if base is not None:
+            refresh(x)
+        root = a if always else y.base
+        if always or y is a or (root is not None and (root is a or root is a.base)):
+            t._version = version = x._version
+            t._view_version = version[0]
+            if base is None:
+                t._base = x
+                t._replay = ((op, kw),)
+            else:
+                t._base = base
+                if x._replay is not None:
+                    t._replay = (*x._replay, (op, kw))
+        else:
+            t._version = [0, None]
+        if x._needs and mode.grad:
+            node = _new(FastNode)
+            edge = x._node
+            node.edges = (x if edge is None else edge,)
+            node.outputs = 1
+            node.seq = engine.sequence()
+            node.hooks = node.where = None
+            node.op = op
+            node.versions = ()
+            node.positions = NONE
+            node.saved = saved = dict(kw) if plan.keywords else {}
+            for name, _ in plan.shapes:
+                saved[name] = a.shape
+            t._node = node
+            t._needs = True
+        return t
+
+    return _finish(op, call)
+
+
 A_AND_B = {"a": 0, "b": 1}
 A_ALONE = {"a": 0}
 

@@ -9,7 +9,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op, describe
 from ..dtypes import BOOL, I64, category
-from .declare import axis_of
+from .declare import axis_of, viewing
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -101,12 +101,14 @@ getitem_adjoint = Op(
     _adjoint,
     [lambda ops, g, index, basic: ops.getitem(g, index=index) if basic else ops.index(g, index=index)],
 )
-getitem = Op(
-    "getitem",
-    lambda xp, x, *, index: x[index],
-    [lambda ops, g, x_shape, index: ops.getitem_adjoint(g, shape=x_shape, index=index, basic=True)],
-    view=True,
-    half="native",
+getitem = viewing(
+    Op(
+        "getitem",
+        lambda xp, x, *, index: x[index],
+        [lambda ops, g, x_shape, index: ops.getitem_adjoint(g, shape=x_shape, index=index, basic=True)],
+        view=True,
+        half="native",
+    )
 )
 index = Op(
     "index",

@@ -11,7 +11,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op, array_forms, namespace_of
 from ..dtypes import promote_types
-from .declare import axes_of, axis_of
+from .declare import axes_of, axis_of, viewing
 from .pointwise import cast
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,14 +39,16 @@ def _reshape_prepare(x: Any, *, shape: Any) -> Prepared:
     return (x,), {"shape": shape_of("reshape", shape, size)}
 
 
-reshape = Op(
-    "reshape",
-    lambda xp, x, *, shape: x.reshape(shape),
-    [lambda g, x_shape: g.reshape(x_shape)],
-    view=None,
-    half="native",
-    prepare=_reshape_prepare,
-    onnx="Reshape",
+reshape = viewing(
+    Op(
+        "reshape",
+        lambda xp, x, *, shape: x.reshape(shape),
+        [lambda g, x_shape: g.reshape(x_shape)],
+        view=None,
+        half="native",
+        prepare=_reshape_prepare,
+        onnx="Reshape",
+    )
 )
 
 
@@ -60,17 +62,19 @@ def _view(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
     return y
 
 
-view = Op(
-    "view",
-    _view,
-    [lambda g, x_shape: g.reshape(x_shape)],
-    view=True,
-    half="native",
-    prepare=lambda x, *, shape: (
-        (x,),
-        {"shape": shape_of("view", shape, x.array.size if isinstance(x, Variable) else x.size)},
-    ),
-    onnx="Reshape",
+view = viewing(
+    Op(
+        "view",
+        _view,
+        [lambda g, x_shape: g.reshape(x_shape)],
+        view=True,
+        half="native",
+        prepare=lambda x, *, shape: (
+            (x,),
+            {"shape": shape_of("view", shape, x.array.size if isinstance(x, Variable) else x.size)},
+        ),
+        onnx="Reshape",
+    )
 )
 
 
@@ -90,14 +94,16 @@ def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
     return tuple(inverse)
 
 
-permute = Op(
-    "permute",
-    lambda xp, x, *, dims: x.transpose(dims),
-    [lambda ops, g, dims: ops.permute(g, dims=_inverse(dims))],
-    view=True,
-    half="native",
-    prepare=_permute_prepare,
-    onnx="Transpose",
+permute = viewing(
+    Op(
+        "permute",
+        lambda xp, x, *, dims: x.transpose(dims),
+        [lambda ops, g, dims: ops.permute(g, dims=_inverse(dims))],
+        view=True,
+        half="native",
+        prepare=_permute_prepare,
+        onnx="Transpose",
+    )
 )
 
 
@@ -105,14 +111,16 @@ def _transpose_prepare(x: Any, *, dim0: int, dim1: int) -> Prepared:
     return (x,), {"dim0": axis_of("transpose", dim0, x.ndim), "dim1": axis_of("transpose", dim1, x.ndim)}
 
 
-transpose = Op(
-    "transpose",
-    lambda xp, x, *, dim0, dim1: x.swapaxes(dim0, dim1) if x.ndim else x.view(),
-    [lambda ops, g, dim0, dim1: ops.transpose(g, dim0=dim0, dim1=dim1)],
-    view=True,
-    half="native",
-    prepare=_transpose_prepare,
-    onnx="Transpose",
+transpose = viewing(
+    Op(
+        "transpose",
+        lambda xp, x, *, dim0, dim1: x.swapaxes(dim0, dim1) if x.ndim else x.view(),
+        [lambda ops, g, dim0, dim1: ops.transpose(g, dim0=dim0, dim1=dim1)],
+        view=True,
+        half="native",
+        prepare=_transpose_prepare,
+        onnx="Transpose",
+    )
 )
 
 
@@ -140,14 +148,16 @@ def _expand_prepare(x: Any, *, shape: Any) -> Prepared:
     return (x,), {"shape": tuple(full)}
 
 
-expand = Op(
-    "expand",
-    lambda xp, x, *, shape: xp.broadcast_to(x, shape),
-    [lambda ops, g, x_shape: ops.sum_to_shape(g, shape=x_shape)],
-    view=True,
-    half="native",
-    prepare=_expand_prepare,
-    onnx="Expand",
+expand = viewing(
+    Op(
+        "expand",
+        lambda xp, x, *, shape: xp.broadcast_to(x, shape),
+        [lambda ops, g, x_shape: ops.sum_to_shape(g, shape=x_shape)],
+        view=True,
+        half="native",
+        prepare=_expand_prepare,
+        onnx="Expand",
+    )
 )
 
 
@@ -197,14 +207,16 @@ def _unsqueeze_prepare(x: Any, *, dim: int) -> Prepared:
     return (x,), {"dim": axis_of("unsqueeze", dim, x.ndim + 1)}
 
 
-unsqueeze = Op(
-    "unsqueeze",
-    lambda xp, x, *, dim: xp.expand_dims(x, dim),
-    [lambda g, x_shape: g.reshape(x_shape)],
-    view=True,
-    half="native",
-    prepare=_unsqueeze_prepare,
-    onnx="Unsqueeze",
+unsqueeze = viewing(
+    Op(
+        "unsqueeze",
+        lambda xp, x, *, dim: xp.expand_dims(x, dim),
+        [lambda g, x_shape: g.reshape(x_shape)],
+        view=True,
+        half="native",
+        prepare=_unsqueeze_prepare,
+        onnx="Unsqueeze",
+    )
 )
 
 
@@ -213,14 +225,16 @@ def _squeeze_prepare(x: Any, *, dim: Any = None) -> Prepared:
     return (x,), {"dim": tuple(d for d in axes if x.shape[d] == 1)}
 
 
-squeeze = Op(
-    "squeeze",
-    lambda xp, x, *, dim: xp.squeeze(x, axis=dim) if dim else x.view(),
-    [lambda g, x_shape: g.reshape(x_shape)],
-    view=True,
-    half="native",
-    prepare=_squeeze_prepare,
-    onnx="Squeeze",
+squeeze = viewing(
+    Op(
+        "squeeze",
+        lambda xp, x, *, dim: xp.squeeze(x, axis=dim) if dim else x.view(),
+        [lambda g, x_shape: g.reshape(x_shape)],
+        view=True,
+        half="native",
+        prepare=_squeeze_prepare,
+        onnx="Squeeze",
+    )
 )
 
 
@@ -252,14 +266,16 @@ narrow_adjoint = Op(
     [lambda ops, g, x_shape, dim, start: ops.narrow(g, dim=dim, start=start, length=x_shape[dim])],
     half="native",
 )
-narrow = Op(
-    "narrow",
-    lambda xp, x, *, dim, start, length: x[_cut(x.ndim, dim, start, start + length)],
-    [lambda ops, g, x_shape, dim, start: ops.narrow_adjoint(g, shape=x_shape, dim=dim, start=start)],
-    view=True,
-    half="native",
-    prepare=_narrow_prepare,
-    onnx="Slice",
+narrow = viewing(
+    Op(
+        "narrow",
+        lambda xp, x, *, dim, start, length: x[_cut(x.ndim, dim, start, start + length)],
+        [lambda ops, g, x_shape, dim, start: ops.narrow_adjoint(g, shape=x_shape, dim=dim, start=start)],
+        view=True,
+        half="native",
+        prepare=_narrow_prepare,
+        onnx="Slice",
+    )
 )
 
 
@@ -467,17 +483,19 @@ diagonal_adjoint = Op(
     [lambda ops, g, offset, dim1, dim2: ops.diagonal(g, offset=offset, dim1=dim1, dim2=dim2)],
     half="native",
 )
-diagonal = Op(
-    "diagonal",
-    _diagonal,
-    [
-        lambda ops, g, x_shape, offset, dim1, dim2: ops.diagonal_adjoint(
-            g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2
-        )
-    ],
-    view=True,
-    half="native",
-    prepare=_diagonal_prepare,
+diagonal = viewing(
+    Op(
+        "diagonal",
+        _diagonal,
+        [
+            lambda ops, g, x_shape, offset, dim1, dim2: ops.diagonal_adjoint(
+                g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2
+            )
+        ],
+        view=True,
+        half="native",
+        prepare=_diagonal_prepare,
+    )
 )
 
 
@@ -508,6 +526,8 @@ triu = Op(
     prepare=_tri_prepare("triu"),
     onnx="Trilu",
 )
+
+
 def _row_major(xp: Any, x: Any) -> Any:
     """A row-major copy. Of a transposed matrix it is taken in strips of columns, which use whole cache lines."""
     if x.ndim < 2 or x.size < 65536 or x.strides[-1] == x.itemsize or x.strides[-2] != x.itemsize:
@@ -527,4 +547,4 @@ contiguous = Op(
     view=None,
     onnx="Identity",
 )
-alias = Op("alias", lambda xp, x: x.view(), [lambda g: g], half="native", view=True, onnx="Identity")
+alias = viewing(Op("alias", lambda xp, x: x.view(), [lambda g: g], half="native", view=True, onnx="Identity"))
