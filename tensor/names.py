@@ -16,11 +16,20 @@ ALIASES = {
     "elementwise": "asinh arcsinh acosh arccosh atanh arctanh deg2rad rad2deg signbit sinc isposinf isneginf isreal"
     " fmax fmin hypot copysign heaviside nextafter gcd lcm logaddexp logaddexp2 xlogy sgn angle ger"
 }
-PRIVATE = {"parse_equation", "AMinMax", "Histogram", "put_", "fill_diagonal_"}
+PRIVATE = {
+    "sum_to_size",
+    "unfold",
+    "multi_dot",
+    "parse_equation",
+    "AMinMax",
+    "Histogram",
+    "put_",
+    "fill_diagonal_",
+}
 LATE = {
     "tensor.linalg": "cholesky_inverse cholesky_solve det inverse=inv logdet matrix_exp matrix_power matrix_rank"
     " pinverse slogdet svd=old_svd qr=old_qr cholesky=old_cholesky eig=old_eig lstsq triangular_solve",
-    "tensor.special": "lgamma digamma polygamma mvlgamma erfinv erfc i0 special_expm1=expm1",
+    "tensor.special": "lgamma digamma polygamma mvlgamma erfinv erfc i0",
     "tensor.fft": "stft istft hann_window hamming_window blackman_window bartlett_window kaiser_window",
     "tensor.settings": "finfo iinfo is_tensor is_storage typename promote_types result_type can_cast"
     " set_default_tensor_type set_default_device get_default_device set_float32_matmul_precision"
@@ -44,7 +53,7 @@ IN_PLACE = (
     "abs acos acosh arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp"
     " clamp_max clamp_min clip cos cosh deg2rad erf erfc exp exp2 expm1 fill floor frac log log10 log1p"
     " log2 logit nan_to_num neg negative rad2deg reciprocal relu resize_as round rsqrt sigmoid sin sinc"
-    " sinh sqrt square squeeze tan tanh trunc xlogy zero ldexp gcd lcm addmv detach index_put"
+    " sinh sqrt square tan tanh trunc xlogy zero ldexp gcd lcm addmv detach index_put"
 )
 FOREACH = (
     "abs acos asin atan ceil cos cosh erf erfc exp expm1 floor frac lgamma log log10 log1p log2 neg reciprocal round"
