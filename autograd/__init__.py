@@ -173,8 +173,8 @@ from .gradcheck import gradcheck, gradgradcheck  # noqa: E402  (they use grad, a
 
 
 def __getattr__(name: str) -> Any:
-    if name == "functional":
+    if name in ("functional", "profiler"):
         import importlib
 
-        return importlib.import_module(".functional", __name__)
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

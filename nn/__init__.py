@@ -166,8 +166,8 @@ from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedPara
 
 
 def __getattr__(name: str) -> Any:
-    if name == "parallel":
-        return importlib.import_module(".parallel", __name__)
+    if name in ("attention", "modules", "parallel"):
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

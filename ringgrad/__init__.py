@@ -58,6 +58,7 @@ def _contents() -> dict[str, Any]:
 
 
 globals().update(_contents())
+del random  # `ringgrad.random` is the module of that name
 _LATE_NAMES = names.late()
 
 
