@@ -357,24 +357,26 @@ def _cat_prepare(*parts: Any, dim: int = 0) -> Prepared:
         raise RuntimeError("[cat] at least one tensor must be given, came none")
     if not isinstance(parts[0], Variable):
         return parts, {"dim": axis_of("cat", dim, parts[0].ndim)}
+    first = parts[0].array
     for p in parts:
         if not isinstance(p, Variable):
             raise TypeError(f"[cat] all parts must be Tensors, came {type(p).__name__}")
-    full = [p for p in parts if p.array.shape != (0,)] or list(
-        parts[:1]
-    )  # PyTorch lets shape [0] join anything
-    ndim = full[0].ndim
-    if not ndim:
+        array = p.array
+        if array.dtype is not first.dtype or array.ndim != first.ndim or array.ndim < 2:
+            return _cat_any(parts, dim)
+    return parts, {"dim": axis_of("cat", dim, first.ndim)}
+
+
+def _cat_any(parts: tuple[Any, ...], dim: int) -> Prepared:
+    """Parts of several dtypes, and PyTorch's rule that a tensor of shape [0] joins anything."""
+    full = tuple(p for p in parts if p.array.shape != (0,)) or parts[:1]
+    if not full[0].ndim:
         raise RuntimeError("[cat] tensors must have at least one dimension, came a 0-d one: use stack")
-    d = axis_of("cat", dim, ndim)
     target = parts[0].array.dtype
     for p in parts[1:]:
         target = promote_types(target, p.array.dtype)
-    for p in full:
-        if p.ndim != ndim or p.shape[:d] != full[0].shape[:d] or p.shape[d + 1 :] != full[0].shape[d + 1 :]:
-            shapes = [list(q.shape) for q in parts]
-            raise RuntimeError(f"[cat] shapes must be equal outside of dimension {d}, came {shapes}")
-    return tuple(p if p.array.dtype == target else cast(p, dtype=target) for p in full), {"dim": d}
+    full = tuple(p if p.array.dtype == target else cast(p, dtype=target) for p in full)
+    return full, {"dim": axis_of("cat", dim, full[0].ndim)}
 
 
 def _cat_backward(ops: Any, g: Any, needs: Any, inputs_shape: Any, dim: int) -> list[Any]:
@@ -391,6 +393,7 @@ cat = Op(
     _cat_backward,
     half="native",
     prepare=_cat_prepare,
+    hint="shapes must be equal but in the dimension that is joined",
     onnx="Concat",
 )
 
