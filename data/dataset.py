@@ -9,8 +9,12 @@ import bisect
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ..autograd.engine import wrap
 
 T = TypeVar("T", covariant=True)
 
@@ -18,7 +22,9 @@ T = TypeVar("T", covariant=True)
 class Dataset(Generic[T]):
     """Samples read by index: a subclass has `__getitem__` and, for most samplers, `__len__`.
 
-    A `__getitems__(indices)` that returns a list of samples, where there is one, is called once a batch.
+    A `__getitems__(indices)` that returns a list of samples, where there is one, is called once a batch. A
+    `collated(indices)`, which ringgrad adds, gives at once what `default_collate` would make of these samples,
+    or None where it cannot.
     """
 
     def __getitem__(self, index: Any) -> Any:
@@ -56,6 +62,13 @@ class TensorDataset(Dataset[tuple[Any, ...]]):
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
         return tuple([t[index] for t in self.tensors])
+
+    def collated(self, indices: Sequence[int]) -> list[Any] | None:
+        """The rows of each tensor as new tensors: one copy a tensor, however many rows."""
+        if any(type(getattr(t, "array", None)) is not np.ndarray or t.requires_grad for t in self.tensors):
+            return None
+        rows = np.asarray(indices)
+        return [wrap(t.array.take(rows, 0)) for t in self.tensors]
 
     def __len__(self) -> int:
         return len(self.tensors[0])
@@ -171,6 +184,11 @@ class Subset(Dataset[T]):
             )
         return samples(self.dataset, [self.indices[i] for i in indices])
 
+    def collated(self, indices: Sequence[int]) -> Any:
+        """The batch of these samples at once, if the dataset below can give it."""
+        whole = collated_of(self.dataset)
+        return None if whole is None else whole([self.indices[i] for i in indices])
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -178,7 +196,7 @@ class Subset(Dataset[T]):
 def samples(dataset: Any, indices: Sequence[int]) -> list[Any]:
     """The samples at these indices, by one call if the dataset has `__getitems__`."""
     many = getattr(dataset, "__getitems__", None)
-    if many is None:
+    if not many:
         return [dataset[i] for i in indices]
     found = many(indices)
     if len(found) != len(indices):
@@ -187,6 +205,16 @@ def samples(dataset: Any, indices: Sequence[int]) -> list[Any]:
             f"output size mismatch. Expected {len(indices)}, got {len(found)}"
         )
     return found
+
+
+def collated_of(dataset: Any) -> Callable[[Sequence[Any]], Any] | None:
+    """The dataset's `collated`, unless a subclass has changed what a sample is."""
+    for cls in type(dataset).__mro__:
+        if "collated" in vars(cls):
+            return dataset.collated
+        if "__getitem__" in vars(cls) or "__getitems__" in vars(cls):
+            return None
+    return None
 
 
 def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) -> list[Subset]:

@@ -178,9 +178,11 @@ class DistributedSampler(Sampler[T]):
         self.dataset, self.num_replicas, self.rank = dataset, num_replicas, rank
         self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
         self.epoch = 0
-        count = len(dataset)
-        self.num_samples = count // num_replicas if drop_last else -(-count // num_replicas)
+        self.num_samples = self._share(len(dataset))
         self.total_size = self.num_samples * num_replicas
+
+    def _share(self, count: int) -> int:
+        return count // self.num_replicas if self.drop_last else -(-count // self.num_replicas)
 
     def __iter__(self) -> Iterator[Any]:
         count = len(self.dataset)
@@ -191,10 +193,10 @@ class DistributedSampler(Sampler[T]):
         )
         # Padded by starting over as often as it takes; cut where there are more than total_size.
         whole = np.resize(order, self.total_size) if count else order
-        if len(whole) != self.total_size:
+        if self._share(count) != self.num_samples:
             raise AssertionError(
-                f"[DistributedSampler] the dataset must stay as long as it was, came {count} samples after "
-                f"{self.total_size} with padding"
+                f"[DistributedSampler] the dataset must stay as long as it was, came {count} samples where "
+                f"{self.num_samples} were to go to each of {self.num_replicas} workers: make a new sampler"
             )
         return iter(whole[self.rank :: self.num_replicas].tolist())
 
