@@ -88,7 +88,9 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
             if isinstance(a, Variable) and edge_of(a) is not None:
                 mask |= 1 << i
     if mask:
-        for _, i in declared.plan(mask).arrays:  # what the rules need of the overwritten memory is kept as a copy
+        for _, i in declared.plan(
+            mask
+        ).arrays:  # what the rules need of the overwritten memory is kept as a copy
             if i < len(args) and isinstance(args[i], Variable) and args[i]._version is x._version:
                 arrays[i] = arrays[i].copy()
     write(declared.name + "_", x, y)

@@ -46,6 +46,8 @@ class Op:
     extras    names of further arrays that the forward returns after the output, kept for the rules
     outputs   how many tensors the op returns; 0 when it depends on the arguments
     view      whether the output shares the input's memory; None: look
+    analytic  whether the op on complex numbers is differentiable as such: then its rules, written for real numbers,
+              hold between conjugates
     half      what to do with 16-bit floats: "float32" computes in float32 and rounds once, "native" does not
     """
 
@@ -61,6 +63,7 @@ class Op:
         outputs: int = 1,
         view: bool | None = False,
         broadcast: bool = False,
+        analytic: bool = False,
         half: str = "float32",
         prepare: Callable[..., Any] | None = None,
         hint: str = "",
@@ -71,6 +74,7 @@ class Op:
         self.rules: Sequence[Callable[..., Any] | None] = () if callable(rules) else rules
         self.backward, self.composite, self.extras = backward, composite, extras
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
+        self.analytic = analytic
         self.prepare, self.hint, self.onnx = prepare, hint, onnx
         code = forward.__code__
         self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
@@ -364,6 +368,14 @@ class OpNode(Node):
         for counter, version, _ in self.versions:
             if counter[0] != version:
                 self.check_saved()
+        if op.analytic and self.outputs == 1 and _dtype(g).kind == "c":
+            ops = tensor_namespace if create else array_ops
+            grads = self._vjp(ops.conj(g), create)
+            return [None if grad is None else ops.conj(grad) for grad in grads]
+        return self._vjp(g, create)
+
+    def _vjp(self, g: Any, create: bool) -> list[Any]:
+        saved, op = self.saved, self.op
         if create:
             return self._vjp_composite(g) if op.composite else self._vjp_recorded(g)
         if op.together is None and (g.dtype not in low_floats or op.half != "float32"):
@@ -451,6 +463,10 @@ class OpNode(Node):
         return grads
 
 
+def _dtype(g: Any) -> Any:
+    return g.array.dtype if isinstance(g, Variable) else g.dtype
+
+
 class Identity(Node):
     """A place in the graph of its own for an input that other inputs may share."""
 
@@ -498,6 +514,8 @@ def is_floating(array: Any) -> bool:
 
 
 def widen(a: Any) -> Any:
+    if type(a) is list:  # the outputs of an op that has several
+        return [widen(part) for part in a]
     if type(a) in array_namespace and a.dtype in low_floats:
         return a.astype(np.float32)
     return a

@@ -681,3 +681,10 @@ INTEGER_ONLY = {
 INTEGER_ONLY |= {"gcd", "lcm"}
 # Complex inputs or outputs, which differences along the real axis do not check: see the tests of complex numbers.
 COMPLEX_OPS = {"complex", "real", "imag", "view_as_real", "view_as_complex"}
+
+# Ops that are loaded when first used have their samples beside them.
+from op_samples_more import ELSEWHERE  # noqa: E402
+from op_samples_more import SAMPLES as _MORE  # noqa: E402
+
+SAMPLES |= _MORE
+COMPLEX_OPS |= ELSEWHERE

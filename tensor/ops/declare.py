@@ -40,6 +40,7 @@ def unary(
     rule: Rule | None = None,
     *,
     floating: bool = False,
+    analytic: bool = False,
     hint: str = "",
     onnx: Any = None,
 ) -> Callable[[Any], Any]:
@@ -54,7 +55,8 @@ def unary(
             x = tensor_ops["cast"](x, dtype=default_float())
         return (x,), {}
 
-    op = Op(name, forward, [rule], prepare=to_floating if floating else None, hint=hint, onnx=onnx)
+    prepare = to_floating if floating else None
+    op = Op(name, forward, [rule], prepare=prepare, analytic=analytic, hint=hint, onnx=onnx)
     names = op_module.parameters(rule) if rule else ()
     simple = rule is not None and set(names) <= {"g", "x", "x_shape", "y", "ops"}
     keep_x, keep_y, keep_shape = "x" in names, "y" in names, "x_shape" in names
@@ -159,7 +161,7 @@ def binary(
     rule_b: Rule | None = None,
     *,
     least: int = 0,
-    integer: bool = True,
+    analytic: bool = False,
     hint: str = "",
     onnx: Any = None,
 ) -> Callable[[Any, Any], Any]:
@@ -176,6 +178,7 @@ def binary(
         forward,
         [rule_a, rule_b],
         broadcast=True,
+        analytic=analytic,
         prepare=prepare,
         hint=hint or "shapes must broadcast: be equal, or 1, from the last dimension on",
         onnx=onnx,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import generator
@@ -12,6 +13,18 @@ def dropout_noise(shape: tuple[int, ...], p: float, dtype: Any) -> Any:
     noise = generator.default_generator.bernoulli(1.0 - p, shape, dtype)
     noise /= dtype.type(1.0 - p)
     return noise
+
+
+def in_memory_order(array: Any) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
+    """The array's shape as its elements lie in memory, and what gives a drawn array of that shape the array's own.
+
+    PyTorch draws for a transposed tensor in the order of its memory (empty_like keeps the strides).
+    """
+    if array.flags.c_contiguous or 0 in array.strides:
+        return array.shape, lambda drawn: drawn
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    back = sorted(range(array.ndim), key=order.__getitem__)
+    return tuple(array.shape[axis] for axis in order), lambda drawn: drawn.transpose(back)
 
 
 def channel_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

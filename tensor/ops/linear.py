@@ -91,6 +91,7 @@ matmul = Op(
     _matmul,
     [_matmul_a, _matmul_b],
     backward=_matmul_backward,
+    analytic=True,
     prepare=_matmul_prepare,
     hint="the last dimension of the first must equal the last but one of the second, batches must broadcast",
     onnx="MatMul",
@@ -147,6 +148,7 @@ linear = Op(
         lambda ops, g: ops.sum(_rows(g), dim=0),
     ],
     backward=_linear_backward,
+    analytic=True,
     prepare=_linear_prepare,
     onnx="Gemm",
 )

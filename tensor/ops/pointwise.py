@@ -42,14 +42,19 @@ def _pow(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _pow_a(ops: Any, g: Any, a: Any, b: Any) -> Any:
-    if b.shape == () and float(b.item()) == 2.0:
+    if b.shape == () and b.item() == 2:
         return g * a * 2
     # 0 * inf must be 0 where the exponent is 0
     return ops.where(b == 0, _zero(g), g * b * ops.pow(a, b - 1))
 
 
 def _pow_b(ops: Any, g: Any, a: Any, b: Any, y: Any) -> Any:
-    return ops.where((a == 0) & (b >= 0), _zero(g), g * y * ops.log(a))
+    settled = a == 0 if _complex(b) else (a == 0) & (b >= 0)
+    return ops.where(settled, _zero(g), g * y * ops.log(a))
+
+
+def _complex(t: Any) -> bool:
+    return t.is_complex() if isinstance(t, Variable) else t.dtype.kind == "c"
 
 
 def _zero(like: Any) -> Any:
@@ -59,11 +64,17 @@ def _zero(like: Any) -> Any:
 
 add = binary("add", lambda xp, a, b: a + b, lambda g: g, lambda g: g, onnx="Add")
 sub = binary("sub", _sub, lambda g: g, lambda g: -g, onnx="Sub")
-mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, onnx="Mul")
+mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, onnx="Mul", analytic=True)
 div = binary(
-    "div", lambda xp, a, b: a / b, lambda g, b: g / b, lambda g, a, b: -g * a / (b * b), least=2, onnx="Div"
+    "div",
+    lambda xp, a, b: a / b,
+    lambda g, b: g / b,
+    lambda g, a, b: -g * a / (b * b),
+    least=2,
+    onnx="Div",
+    analytic=True,
 )
-pow = binary("pow", _pow, _pow_a, _pow_b, onnx="Pow")
+pow = binary("pow", _pow, _pow_a, _pow_b, onnx="Pow", analytic=True)
 maximum = binary(
     "maximum",
     lambda xp, a, b: xp.maximum(a, b),
@@ -116,24 +127,55 @@ atan2 = binary(
 neg = unary("neg", lambda xp, x: -x, lambda g: -g, onnx="Neg", hint="bool tensors cannot be negated: use ~")
 abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x), onnx="Abs")
 sign = unary("sign", lambda xp, x: x.copy() if x.dtype == BOOL else xp.sign(x), lambda g: g * 0, onnx="Sign")
-square = unary("square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2)
-exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, onnx="Exp")
-expm1 = unary("expm1", lambda xp, x: xp.expm1(x), lambda g, y: g * (y + 1), floating=True)
-exp2 = unary("exp2", lambda xp, x: xp.exp2(x), lambda g, y: g * y * math.log(2), floating=True)
-log = unary("log", lambda xp, x: xp.log(x), lambda g, x: g / x, floating=True, onnx="Log")
-log2 = unary("log2", lambda xp, x: xp.log2(x), lambda g, x: g / (x * math.log(2)), floating=True)
-log10 = unary("log10", lambda xp, x: xp.log10(x), lambda g, x: g / (x * math.log(10)), floating=True)
-log1p = unary("log1p", lambda xp, x: xp.log1p(x), lambda g, x: g / (x + 1), floating=True)
-sqrt = unary("sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, onnx="Sqrt")
-rsqrt = unary("rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda g, y: g * y * y * y * -0.5, floating=True)
-reciprocal = unary(
-    "reciprocal", lambda xp, x: 1 / x, lambda g, y: -g * y * y, floating=True, onnx="Reciprocal"
+square = unary(
+    "square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2, analytic=True
 )
-sin = unary("sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, onnx="Sin")
-cos = unary("cos", lambda xp, x: xp.cos(x), lambda ops, g, x: -g * ops.sin(x), floating=True, onnx="Cos")
-tan = unary("tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, onnx="Tan")
+exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, onnx="Exp", analytic=True)
+expm1 = unary("expm1", lambda xp, x: xp.expm1(x), lambda g, y: g * (y + 1), floating=True, analytic=True)
+exp2 = unary("exp2", lambda xp, x: xp.exp2(x), lambda g, y: g * y * math.log(2), floating=True, analytic=True)
+log = unary("log", lambda xp, x: xp.log(x), lambda g, x: g / x, floating=True, onnx="Log", analytic=True)
+log2 = unary(
+    "log2", lambda xp, x: xp.log2(x), lambda g, x: g / (x * math.log(2)), floating=True, analytic=True
+)
+log10 = unary(
+    "log10", lambda xp, x: xp.log10(x), lambda g, x: g / (x * math.log(10)), floating=True, analytic=True
+)
+log1p = unary("log1p", lambda xp, x: xp.log1p(x), lambda g, x: g / (x + 1), floating=True, analytic=True)
+sqrt = unary(
+    "sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, onnx="Sqrt", analytic=True
+)
+rsqrt = unary(
+    "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda g, y: g * y * y * y * -0.5, floating=True, analytic=True
+)
+reciprocal = unary(
+    "reciprocal",
+    lambda xp, x: 1 / x,
+    lambda g, y: -g * y * y,
+    floating=True,
+    onnx="Reciprocal",
+    analytic=True,
+)
+sin = unary(
+    "sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, onnx="Sin", analytic=True
+)
+cos = unary(
+    "cos",
+    lambda xp, x: xp.cos(x),
+    lambda ops, g, x: -g * ops.sin(x),
+    floating=True,
+    onnx="Cos",
+    analytic=True,
+)
+tan = unary(
+    "tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, onnx="Tan", analytic=True
+)
 asin = unary(
-    "asin", lambda xp, x: xp.arcsin(x), lambda ops, g, x: g * ops.rsqrt(1 - x * x), floating=True, onnx="Asin"
+    "asin",
+    lambda xp, x: xp.arcsin(x),
+    lambda ops, g, x: g * ops.rsqrt(1 - x * x),
+    floating=True,
+    onnx="Asin",
+    analytic=True,
 )
 acos = unary(
     "acos",
@@ -141,11 +183,35 @@ acos = unary(
     lambda ops, g, x: -g * ops.rsqrt(1 - x * x),
     floating=True,
     onnx="Acos",
+    analytic=True,
 )
-atan = unary("atan", lambda xp, x: xp.arctan(x), lambda g, x: g / (x * x + 1), floating=True, onnx="Atan")
-sinh = unary("sinh", lambda xp, x: xp.sinh(x), lambda ops, g, x: g * ops.cosh(x), floating=True, onnx="Sinh")
-cosh = unary("cosh", lambda xp, x: xp.cosh(x), lambda ops, g, x: g * ops.sinh(x), floating=True, onnx="Cosh")
-tanh = unary("tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, onnx="Tanh")
+atan = unary(
+    "atan",
+    lambda xp, x: xp.arctan(x),
+    lambda g, x: g / (x * x + 1),
+    floating=True,
+    onnx="Atan",
+    analytic=True,
+)
+sinh = unary(
+    "sinh",
+    lambda xp, x: xp.sinh(x),
+    lambda ops, g, x: g * ops.cosh(x),
+    floating=True,
+    onnx="Sinh",
+    analytic=True,
+)
+cosh = unary(
+    "cosh",
+    lambda xp, x: xp.cosh(x),
+    lambda ops, g, x: g * ops.sinh(x),
+    floating=True,
+    onnx="Cosh",
+    analytic=True,
+)
+tanh = unary(
+    "tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, onnx="Tanh", analytic=True
+)
 floor = unary(
     "floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0, onnx="Floor"
 )
@@ -168,6 +234,7 @@ sigmoid = unary(
     lambda g, y: g * (y * (1 - y)),
     floating=True,
     onnx="Sigmoid",
+    analytic=True,
 )
 
 
@@ -296,6 +363,8 @@ def _cast(xp: Any, x: Any, *, dtype: Any) -> Any:
 
 
 def _cast_rule(ops: Any, g: Any, x_dtype: Any) -> Any:
+    if _complex(g):
+        g = g if x_dtype.kind == "c" else ops.real(g)  # a real input moves along the real axis alone
     return ops.cast(g, dtype=x_dtype)
 
 
