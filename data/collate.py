@@ -137,7 +137,7 @@ def _sequence(like: Any, content: list[Any]) -> Any:
         return content
     try:
         if not isinstance(like, MutableSequence):
-            return type(like)(content)  # type: ignore[call-arg]
+            return type(like)(content)
         clone = copy.copy(like)
         for i, value in enumerate(content):
             clone[i] = value

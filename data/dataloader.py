@@ -123,6 +123,12 @@ class DataLoader(Generic[T]):
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
 
+def _sampler(dataset: Any, shuffle: bool | None, generator: Any) -> Sampler[Any]:
+    if isinstance(dataset, IterableDataset):
+        return _Forever()
+    return RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+
+
 def _check_workers(
     num_workers: int, prefetch_factor: int | None, persistent_workers: bool, timeout: float
 ) -> None:

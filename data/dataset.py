@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..autograd.engine import wrap
+from ..tensor import generator as _g
 
 T = TypeVar("T", covariant=True)
 
@@ -161,7 +162,7 @@ class ChainDataset(IterableDataset[Any]):
         return itertools.chain.from_iterable(self._streams())
 
     def __len__(self) -> int:
-        return sum([len(d) for d in self._streams()])  # type: ignore[arg-type]
+        return sum([len(d) for d in self._streams()])
 
 
 class Subset(Dataset[T]):
@@ -230,7 +231,7 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) 
             f"They came as {sizes} for {len(dataset)} samples"
         )
     if generator is None:
-        from ..tensor.generator import default_generator as generator
+        generator = _g.default_generator
     order = generator.randperm(sum(sizes)).tolist()
     ends = itertools.accumulate(sizes)
     return [Subset(dataset, order[end - size : end]) for size, end in zip(sizes, ends)]

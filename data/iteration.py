@@ -75,6 +75,7 @@ class LocalIterator(LoaderIterator):
         except StopIteration as error:
             # Let through it would end the epoch without a word.
             raise RuntimeError(
-                f"[DataLoader] samples must be returned, came StopIteration from the dataset or collate_fn for {indices}"
+                "[DataLoader] the dataset must return a sample and collate_fn a batch, came StopIteration from one of "
+                f"them for {indices}"
             ) from error
         return pinned(batch) if self.loader.pin_memory else batch

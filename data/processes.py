@@ -8,6 +8,7 @@ import signal
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -46,10 +47,8 @@ class Worker:
         """Requests a batch."""
         request = Request(epoch, indices, *self.memory.offer())
         self.requests.append(request)
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is dead: told when its batch is due
             self.connection.send(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it is dead: told when its batch is due
 
     def receive(self) -> tuple[str, Any, Request]:
         """The answer to the earliest request, which has come. EOFError if the process ended instead."""

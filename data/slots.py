@@ -38,7 +38,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if type(value) is not np.ndarray or value.nbytes <= INLINE or value.dtype.hasobject:
             return NotImplemented
-        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        flat: Any = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
         if not flat.flags.writeable:  # pickle would make it so on the other side too
             flat = flat.copy()
         return _array, (pickle.PickleBuffer(flat), value.dtype, value.shape)
@@ -59,7 +59,8 @@ class Packer:
 
     def pack(self, batch: Any, offered: int | None) -> Parcel:
         """The batch's large arrays copied into the slot that the parent offered, or into a new one."""
-        stream, buffers = BytesIO(), []
+        stream = BytesIO()
+        buffers: list[pickle.PickleBuffer] = []
         shared = hasattr(os, "memfd_create")
         _Pickler(stream, 5, buffer_callback=buffers.append if shared else None).dump(batch)
         if not buffers:
@@ -76,9 +77,8 @@ class Packer:
         return Parcel(stream.getvalue(), slot, len(memory), fresh, tuple(places))
 
     def _slot(self, size: int, offered: int | None) -> tuple[int, bool]:
-        if offered is not None:
-            if size <= len(self.slots[offered]) <= max(ROOMY * size, 1 << 20):
-                return offered, False
+        if offered is not None and size <= len(self.slots[offered]) <= max(ROOMY * size, 1 << 20):
+            return offered, False
         room = -(-size * 9 // 8 // mmap.PAGESIZE) * mmap.PAGESIZE  # the next batch may be somewhat larger
         self.fd = os.memfd_create("ringgrad-batch", os.MFD_CLOEXEC)
         os.truncate(self.fd, room)

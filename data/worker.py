@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 BATCH, ENDED, FAILED, STALE = "batch", "ended", "failed", "stale"
@@ -65,10 +66,9 @@ def serve(connection: Any, job: Job) -> None:
     latest = [0]
     threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
     threading.Thread(target=_listen, args=(connection, requests, latest), daemon=True).start()
-    try:
+    # If the parent closed, nobody wants what was under way.
+    with suppress(BrokenPipeError, ConnectionResetError):
         _work(connection, job, requests, latest)
-    except (BrokenPipeError, ConnectionResetError):  # the parent has closed: nobody wants what was under way
-        pass
 
 
 def _settle(job: Job) -> None:
@@ -147,7 +147,8 @@ def _work(connection: Any, job: Job, requests: Any, latest: list[int]) -> None:
         if request.epoch != latest[0]:  # the parent has begun another epoch, or closed
             connection.send((request.epoch, STALE, None))
             continue
-        status, content = FAILED, failure
+        status: str = FAILED
+        content: Any = failure
         if failure is None:
             try:
                 if fetch is None or epoch != request.epoch:
