@@ -18,7 +18,8 @@ NAMES = (
     "compiler distributions distributions.categorical distributions.normal distributions.kl "
     "distributions.constraints distributions.transforms func fx hub jit jit.annotations "
     "multiprocessing nn.attention nn.modules nn.modules.batchnorm nn.modules.linear "
-    "nn.modules.module nn.modules.transformer nn.modules.utils nn.parameter profiler "
+    "nn.modules.module nn.modules.transformer nn.modules.utils nn.parameter _six "
+    "_inductor.config _dynamo.config xpu mps profiler "
     "autograd.profiler random serialization types utils.model_zoo version "
 )
 MODULES = NAMES.split()
@@ -37,6 +38,7 @@ def test_modules_are_found_as_attributes():
         " t.autograd.profiler.profile; t.random.manual_seed(1); t.distributions.Normal; t.jit.annotations;"
     )
     code += " assert t.version.cuda is None and t.version.__version__ == t.__version__; t.vmap; t.compile"
+    code += "; t.utils.data; t.utils.checkpoint.checkpoint; assert not t.xpu.is_available() and t.mps.device_count() == 0"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
