@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 from ...autograd.engine import wrap
 from ...autograd.inplace import apply_inplace
@@ -12,15 +13,21 @@ from ...tensor.ops import dropout as draws
 from ...tensor.ops import pointwise
 
 
+def _as_drawn(noise: Any) -> Any:
+    return noise
+
+
 def _probability(name: str, p: float) -> None:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"[{name}] the probability p must be in [0, 1], came {p}")
 
 
-def _scaled(input: Tensor, p: float, shape: tuple[int, ...], inplace: bool) -> Tensor:
+def _scaled(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: bool) -> Tensor:
+    """Noise of the given shape; by default of the input's, in the order of its memory."""
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
-    noise = wrap(draws.dropout_noise(shape, p, input.array.dtype))
+    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, _as_drawn)
+    noise = wrap(placed(draws.dropout_noise(drawn, p, input.array.dtype)))
     return apply_inplace(pointwise.mul, input, noise) if inplace else input * noise
 
 
@@ -29,7 +36,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     _probability("dropout", p)
     if not training or p == 0 or not input.array.size:
         return input
-    return _scaled(input, p, input.array.shape, inplace)
+    return _scaled(input, p, None, inplace)
 
 
 def _channels(name: str, input: Tensor, p: float, training: bool, inplace: bool, ndim: int) -> Tensor:
@@ -71,12 +78,13 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 _ALPHA = 1.7580993408473766  # selu's limit at minus infinity, without the sign
 
 
-def _alpha(input: Tensor, p: float, shape: tuple[int, ...], inplace: bool) -> Tensor:
+def _alpha(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: bool) -> Tensor:
     """Dropped elements go to selu's negative limit, then mean and variance are restored (arXiv:1706.02515)."""
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
     dtype = input.array.dtype
-    kept = draws.generator.default_generator.bernoulli(1.0 - p, shape, dtype)
+    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, _as_drawn)
+    kept = placed(draws.generator.default_generator.bernoulli(1.0 - p, drawn, dtype))
     a = 1.0 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = (kept - 1) * dtype.type(_ALPHA * a)
     shift += dtype.type(_ALPHA * a * p)
@@ -91,7 +99,7 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
     _probability("alpha_dropout", p)
     if not training or p == 0 or not input.array.size:
         return input
-    return _alpha(input, p, input.array.shape, inplace)
+    return _alpha(input, p, None, inplace)
 
 
 def feature_alpha_dropout(

@@ -139,10 +139,11 @@ class MultiheadAttention(Module):
         else:
             causal = is_causal and key_padding_mask is None and k.shape[-2] == key.shape[1]
             y = F.scaled_dot_product_attention(q, k, v, None if causal else mask, drop, causal)
-        y = self.out_proj(y.transpose(1, 2).reshape(batch, length, self.embed_dim))
+        # (length, batch, width) in memory, as in PyTorch: dropout draws in the order of memory
+        y = self.out_proj(y.permute(2, 0, 1, 3).reshape(length, batch, self.embed_dim))
         if single:
-            return y.squeeze(0), None if weights is None else weights.squeeze(0)
-        return y if self.batch_first else y.transpose(0, 1), weights
+            return y.squeeze(1), None if weights is None else weights.squeeze(0)
+        return y.transpose(0, 1) if self.batch_first else y, weights
 
     def _check(self, query: Any, key: Any, value: Any) -> None:
         for name, t, width in (

@@ -1,0 +1,40 @@
+"""What whole third-party programs needed: each test is one difference from PyTorch that such a program showed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringgrad
+
+torch = pytest.importorskip("torch")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+
+
+def same(program: Callable[[Any], Any], tolerance: float = 1e-6) -> None:
+    """The program gives the same tensor in both libraries, and leaves both generators in the same state."""
+    results = []
+    for library in (torch, ringgrad):
+        library.manual_seed(3)
+        results.append((np.array(program(library).detach().numpy()), library.rand(3).tolist()))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=tolerance, atol=tolerance)
+    assert results[1][1] == results[0][1]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout"])
+def test_dropout_draws_in_the_order_of_memory(name: str, order: tuple[int, ...]) -> None:
+    same(lambda t: getattr(t.nn.functional, name)(t.ones(3, 5, 7).permute(*order), 0.4, True))
+    same(lambda t: getattr(t.nn.functional, name)(t.ones(3, 5, 8).permute(*order)[..., ::2], 0.4, True))
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_transformer_layers_with_dropout(batch_first: bool, norm_first: bool) -> None:
+    settings = {"batch_first": batch_first, "norm_first": norm_first}
+    same(lambda t: t.nn.TransformerEncoderLayer(16, 4, 32, 0.1, **settings)(t.randn(2, 9, 16)))
+    sizes = [(2, 9, 16), (2, 7, 16)] if batch_first else [(9, 2, 16), (7, 2, 16)]
+    same(lambda t: t.nn.TransformerDecoderLayer(16, 4, 32, 0.1, **settings)(*(t.randn(s) for s in sizes)))
