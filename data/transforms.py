@@ -79,6 +79,11 @@ class ConvertImageDtype:
             return back(np.true_divide(array, np.iinfo(source).max, dtype=target))
         if not to_whole:
             return back(array.astype(target))
+        if _bits(target) > np.finfo(source).nmant + 1:
+            raise RuntimeError(
+                f"[ConvertImageDtype] every number of the type must have its {source}, came {target}: "
+                "it cannot be cast safely"
+            )
         # Just under the next whole number, so that 1.0 is the last one and all get equal shares of [0, 1].
         return back((array * (np.iinfo(target).max + 1.0 - 1e-3)).astype(target))
 
