@@ -145,7 +145,7 @@ def main() -> None:
     sampler = DistributedSampler(train, workers, rank, shuffle=True, seed=args.seed, drop_last=True)
     loader = DataLoader(train, batch_size=args.batch // workers, sampler=sampler, drop_last=True)
     val_sampler = DistributedSampler(held_out, workers, rank, shuffle=True, seed=0, drop_last=True)
-    val_loader = DataLoader(held_out, batch_size=32 // math.gcd(32, workers), sampler=val_sampler)
+    val_loader = DataLoader(held_out, batch_size=32, sampler=val_sampler)
 
     model = DistributedDataParallel(CharGPT(tokenizer.size, args.block).to(args.device))
     decay = [p for p in model.parameters() if p.ndim >= 2]
