@@ -17,17 +17,16 @@ import math
 import time
 from pathlib import Path
 
-from ringgrad.data.text import CharTokenizer, standard_library_text
-from ringgrad.optim.lr_scheduler import CosineWarmupLR
-
 import ringgrad as rg
 from ringgrad import distributed as dist
 from ringgrad import nn
 from ringgrad.data import DataLoader, Dataset, DistributedSampler
+from ringgrad.data.text import CharTokenizer, standard_library_text
 from ringgrad.nn import functional as F
 from ringgrad.nn.parallel import DistributedDataParallel
 from ringgrad.nn.utils import clip_grad_norm_
 from ringgrad.optim import AdamW
+from ringgrad.optim.lr_scheduler import CosineWarmupLR
 
 
 class Blocks(Dataset):

@@ -6,9 +6,26 @@ That folder stands above this one, so it is loaded by name when it is asked for.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
+from ..tensor import Tensor
 from .layers.parallel import DataParallel
+
+
+def scatter(inputs: Any, target_gpus: Sequence[Any], dim: int = 0) -> list[Any]:
+    """Tensors in nested containers cut along `dim` into one part a device, each moved there; other values repeated."""
+    n = len(target_gpus)
+    if isinstance(inputs, Tensor):
+        return [part.to(device) for part, device in zip(inputs.chunk(n, dim), target_gpus)]
+    if isinstance(inputs, tuple | list) and inputs:
+        parts = [scatter(item, target_gpus, dim) for item in inputs]
+        return [type(inputs)(group) for group in zip(*parts)]
+    if isinstance(inputs, dict) and inputs:
+        parts = [scatter(item, target_gpus, dim) for item in inputs.values()]
+        return [type(inputs)(zip(inputs, group)) for group in zip(*parts)]
+    return [inputs] * n
+
 
 ABOVE = {"DistributedDataParallel": "distributed"}
 
@@ -19,4 +36,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["DataParallel"]
+__all__ = ["DataParallel", "scatter"]

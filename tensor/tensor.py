@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -14,9 +14,8 @@ from ..autograd import backward_scalar, engine
 from ..autograd.engine import LEAF, OUTPUT, Variable, array_namespace, edge_of, refresh, wrap
 from ..autograd.inplace import apply_inplace, assign, check_writable, write, written
 from ..autograd.op import tensor_ops
-from . import creation, device, dtypes
+from . import creation, device, dtypes, methods
 from . import functions as f
-from . import methods
 from . import random as _random
 from .dtypes import dtype
 from .ops import index as _index
@@ -380,7 +379,9 @@ class Tensor(Variable):
 
     def _scalar(self, name: str) -> Any:
         if self.array.size != 1:
-            raise ValueError(f"[{name}] the tensor must have one element, came {self.array.size} in {list(self.shape)}")
+            raise ValueError(
+                f"[{name}] the tensor must have one element, came {self.array.size} in {list(self.shape)}"
+            )
         return self.item()
 
     def __float__(self) -> float:

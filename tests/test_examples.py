@@ -22,7 +22,11 @@ pytest.importorskip("matplotlib")
 def result_of(command: list[str], folder: Path, **env: str) -> dict[str, Any]:
     command = [*command, "--checkpoint", str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=110, env={**os.environ, "OMP_NUM_THREADS": "1", **env}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.strip().splitlines()[-1]
@@ -50,7 +54,9 @@ def test_one_worker_trains_and_keeps_what_it_made(alone: tuple[dict[str, Any], P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-def test_mpirun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], workers: int, tmp_path: Path) -> None:
+def test_mpirun_gives_the_same_numbers(
+    alone: tuple[dict[str, Any], Path], workers: int, tmp_path: Path
+) -> None:
     pytest.importorskip("mpi4py")
     mpirun = BIN / "mpirun"
     if not mpirun.exists():
@@ -68,7 +74,9 @@ def test_ringrun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], tmp_
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_one_in_one_go_does(alone: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+def test_a_resumed_run_ends_where_one_in_one_go_does(
+    alone: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
     shutil.copytree(alone[1], tmp_path / "run")
     longer = [sys.executable, GPT[0], "--steps", "12", "--batch", "16"]
     resumed = result_of([*longer, "--resume"], tmp_path / "run")
@@ -83,6 +91,8 @@ def test_a_resumed_run_ends_where_one_in_one_go_does(alone: tuple[dict[str, Any]
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ringgrad.launch", "-n", "2", GPT[0], "--steps", "2", "--batch", "7"]
-    done = subprocess.run([*command, "--checkpoint", str(tmp_path)], capture_output=True, text=True, timeout=110)
+    done = subprocess.run(
+        [*command, "--checkpoint", str(tmp_path)], capture_output=True, text=True, timeout=110
+    )
     assert done.returncode != 0
     assert "must be divisible by the workers, came 7 for 2" in done.stderr + done.stdout

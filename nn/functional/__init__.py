@@ -3,6 +3,7 @@
 # ruff: noqa: F401  (a table of contents)
 
 from ...tensor.functions import sigmoid, tanh
+from ..layers.sizes import _pair, _single, _triple
 from .activation import (
     celu,
     celu_,
