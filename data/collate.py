@@ -56,7 +56,7 @@ def _collate(batch: Sequence[Any], member: str) -> Any:
     if isinstance(first, np.bool_ | np.number):
         return creation.as_tensor(np.asarray(batch))
     if isinstance(first, float):
-        return creation.tensor(batch, dtype=float)
+        return creation.tensor(batch, dtype="float64")
     if isinstance(first, int):
         return creation.tensor(batch)
     if isinstance(first, str | bytes):
