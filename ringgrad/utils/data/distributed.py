@@ -1,5 +1,6 @@
-"""PyTorch's `torch.utils.data.distributed`."""
+"""PyTorch's `torch.utils.data.distributed`, with the classes that scripts import through it."""
 
-from ...data.sampler import DistributedSampler
+from ...data.dataset import Dataset
+from ...data.sampler import DistributedSampler, Sampler
 
-__all__ = ["DistributedSampler"]
+__all__ = ["Dataset", "DistributedSampler", "Sampler"]
