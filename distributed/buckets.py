@@ -9,33 +9,44 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import wrap
+from ..autograd.engine import Variable, wrap
 from .group import Group
-from .work import Work
 
 FIRST_BUCKET_BYTES = 1 << 20  # small, so that communication starts early
 LARGEST_BROADCAST_BYTES = 32 << 20
+WHO = "[DistributedDataParallel]"
+SHOWN = 5  # names in an error
 
 
 class Bucket:
     """A run of parameters of one dtype whose gradients are reduced together.
 
     homes: for each parameter the Tensor over its part of `flat`, which is its `.grad` whenever it has one.
+    multiple: the length of `flat` is rounded up to it; what is too much stays zero.
     """
 
-    def __init__(self, index: int, parameters: Sequence[tuple[str, Any]], group: Group) -> None:
-        arrays = [p.array for _, p in parameters]
-        self.parameters = list(parameters)
-        self.flat = group.empty(sum(a.size for a in arrays), arrays[0].dtype)
-        self.homes, at = [], 0
-        for array in arrays:
-            self.homes.append(wrap(self.flat[at : at + array.size].reshape(array.shape)))
-            at += array.size
+    def __init__(
+        self, index: int, parameters: Sequence[tuple[str, Any]], group: Group, multiple: int = 1
+    ) -> None:
+        self.index, self.parameters = index, list(parameters)
+        size = sum(p.array.size for _, p in parameters)
+        self.flat = group.empty(-(-size // multiple) * multiple, parameters[0][1].array.dtype)
+        self.flat[size:] = 0
+        self.homes = self.views(self.flat)
         first, last = parameters[0][0], parameters[-1][0]
         self.label = f"gradients of bucket {index}: {first}" + (f" .. {last}" if len(parameters) > 1 else "")
         self.waiting: set[int] = set()  # positions whose gradient has yet to come in this backward
-        self.work: Work | None = None
+        self.work: Any = None  # the reduction under way: a Work, or the Future of a hook
         self.reset()
+
+    def views(self, flat: np.ndarray) -> list[Any]:
+        """For each parameter the Tensor over its part of an array as long as `flat`."""
+        homes, at = [], 0
+        for _, parameter in self.parameters:
+            array = parameter.array
+            homes.append(wrap(flat[at : at + array.size].reshape(array.shape)))
+            at += array.size
+        return homes
 
     def reset(self) -> None:
         self.waiting, self.work = set(range(len(self.parameters))), None
@@ -48,19 +59,12 @@ class Bucket:
             home._version[0] += 1
             parameter._grad = home
 
-    def launch(self, group: Group) -> None:
-        """Start averaging over all ranks."""
-        self.work = group.all_reduce(self.flat, "avg", async_op=True, name=self.label)
-
     def finish(self) -> None:
         """Wait for the averages. Raises what the reduction raised."""
         assert self.work is not None
-        self.work.wait()
-        self._wrote()
-
-    def reduce(self, group: Group) -> None:
-        """Average over all ranks on the caller's thread."""
-        group.all_reduce(self.flat, "avg", name=self.label)
+        result = self.work.wait()
+        if isinstance(result, Variable) and result.array is not self.flat:  # a hook's own tensor
+            self.flat[...] = result.array.reshape(-1)
         self._wrote()
 
     def _wrote(self) -> None:
@@ -68,9 +72,11 @@ class Bucket:
             home._version[0] += 1
 
 
-def make_buckets(parameters: Sequence[tuple[str, Any]], cap_bytes: int, group: Group) -> list[Bucket]:
-    """Buckets of at most cap_bytes (a larger parameter has its own), in the order in which backward fills
-    them.
+def make_buckets(
+    parameters: Sequence[tuple[str, Any]], cap_bytes: int, group: Group, multiple: int = 1
+) -> list[Bucket]:
+    """Buckets of at most cap_bytes (a larger parameter has its own), filled from the last parameter on, as
+    backward does.
     """
     runs: list[list[tuple[str, Any]]] = []
     open_runs: dict[np.dtype, tuple[list[tuple[str, Any]], int]] = {}
@@ -83,7 +89,7 @@ def make_buckets(parameters: Sequence[tuple[str, Any]], cap_bytes: int, group: G
             runs.append(run)
         run.append(item)
         open_runs[array.dtype] = (run, size + array.nbytes)
-    return [Bucket(i, run, group) for i, run in enumerate(runs)]
+    return [Bucket(i, run, group, multiple) for i, run in enumerate(runs)]
 
 
 def broadcast_coalesced(group: Group, tensors: Sequence[Any], root: int = 0) -> None:
@@ -121,3 +127,13 @@ def _broadcast_run(group: Group, tensors: Sequence[Any], root: int) -> None:
             at += array.size
     for tensor in tensors:
         tensor._version[0] += 1
+
+
+def unused_text(names: list[str]) -> str:
+    """The error for parameters that got no gradient."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return (
+        f"{WHO} every parameter must take part in the loss, but no gradient came for "
+        f"{', '.join(names[:SHOWN])}{more}. Pass find_unused_parameters=True to let them count as zero, set "
+        "requires_grad=False on those never used, or call backward once on the sum of all losses."
+    )

@@ -9,23 +9,25 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..autograd import is_grad_enabled
-from ..autograd.engine import queue_callback
 from ..nn.module import Module
-from .buckets import Bucket, broadcast_coalesced, make_buckets
+from .buckets import SHOWN, WHO, broadcast_coalesced
 from .errors import CollectiveMismatch
 from .group import Group
+from .join import Join, Joinable, JoinHook
 from .process_group import world_group
+from .reducer import JoinTurn, Reducer
 
-SHOWN = 5  # differences in an error
+if TYPE_CHECKING:
+    from .reproducible import ShardedStep
 
 
-class DistributedDataParallel(Module):
+class DistributedDataParallel(Module, Joinable):
     """Wraps `module` so that backward leaves in every `.grad` the mean over all ranks.
 
     Ranks start from rank 0's parameters and buffers, and stay equal as long as each applies the same update.
@@ -36,7 +38,9 @@ class DistributedDataParallel(Module):
     error that names them. static_graph: the same set of parameters takes part in every step, which allows unused
     ones too.
     broadcast_buffers: give all ranks rank 0's buffers before each training forward. Gradients are always
-    views of buckets (gradient_as_bucket_view). Arguments as in torch.nn.parallel.DistributedDataParallel.
+    views of buckets (gradient_as_bucket_view). Arguments as in torch.nn.parallel.DistributedDataParallel, but for
+    reproducible: the number of shards that a batch is cut into so that training has the same bits on any number
+    of ranks (24 suits 1, 2, 3, 4, 6, 8, 12 and 24); see `shards` and docs/reproducible.md.
 
     Raises CollectiveMismatch (a RuntimeError) on every rank if the ranks built different models.
     """
@@ -54,6 +58,8 @@ class DistributedDataParallel(Module):
         check_reduction: bool = False,
         gradient_as_bucket_view: bool = True,
         static_graph: bool = False,
+        *,
+        reproducible: int | None = None,
     ) -> None:
         super().__init__()
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -73,112 +79,155 @@ class DistributedDataParallel(Module):
             # Small buckets leave less for after backward; without a core of its own, though, communication takes
             # as much from computation as it hides, and each bucket costs a change of threads.
             bucket_cap_mb = 4 if group.transport is not None and group.transport.spare_cores else 25
-        self._reducer = Reducer(
-            group, named, int(bucket_cap_mb * (1 << 20)), find_unused_parameters or static_graph
-        )
+        cap_bytes, unused = int(bucket_cap_mb * (1 << 20)), find_unused_parameters or static_graph
+        self._sharded: ShardedStep | None = None
+        if reproducible is not None:
+            from .reproducible import ShardedStep
+
+            self._sharded = ShardedStep(group, module, named, cap_bytes, reproducible, unused)
+        else:
+            self._reducer = Reducer(group, named, cap_bytes, unused)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if is_grad_enabled():
-            self._reducer.active = self.require_backward_grad_sync
-            if self.training and self.broadcast_buffers and self.require_backward_grad_sync:
-                broadcast_coalesced(self.process_group, list(self.module.buffers()))
+            if self._sharded is not None:
+                self._sharded.check_within(self.training)
+            elif self.require_backward_grad_sync:
+                Join.notify_join_context(self)
+                root = self._take_turn(active=True)
+                if self.training and self.broadcast_buffers:
+                    broadcast_coalesced(self.process_group, list(self.module.buffers()), root)
+            if self._sharded is None:
+                self._reducer.active = self.require_backward_grad_sync
         return self.module(*inputs, **kwargs)
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Forwards in here leave local gradients; the next forward and backward outside reduce them."""
+        """Forwards in here leave local gradients; the next forward and backward outside reduce them.
+
+        With reproducible= it changes nothing: each loop over `shards` adds its mean to the gradients.
+        """
         before, self.require_backward_grad_sync = self.require_backward_grad_sync, False
         try:
             yield
         finally:
             self.require_backward_grad_sync = before
 
+    def shards(self, *batch: Any, step: int | None = None) -> Iterator[Any]:
+        """With reproducible=: this rank's shards of its part of a batch, to call backward for one by one:
 
-class Reducer:
-    """Follows a backward: launches buckets as they fill, in the same order on all ranks, and waits at its
-    end.
-    """
+            for x, y in model.shards(x, y):
+                loss_of(model(x), y).backward()
 
-    def __init__(self, group: Group, named: list[tuple[str, Any]], cap_bytes: int, find_unused: bool) -> None:
-        self.group, self.find_unused = group, find_unused
-        self.active = True  # whether the backward of the latest forward is to be reduced
-        self.buckets = make_buckets(named, cap_bytes, group)
-        self._next = 0  # the bucket to launch next
-        self._queued = False
-        for bucket in self.buckets:
-            for position, (_, parameter) in enumerate(bucket.parameters):
-                parameter._grad_home = bucket.homes[position]
-                if parameter.grad is not None:
-                    bucket.settle(position)
-                parameter.register_post_accumulate_grad_hook(_Arrival(self, bucket, position))
+        After the loop every `.grad` holds the mean over all shards of all ranks. Tensors and arrays (also within
+        lists, tuples and dicts) are cut along dimension 0 into the equal shards that this rank owns: a batch must
+        be this rank's contiguous part of the global one, as ShardSampler gives it. In the loop, random numbers
+        follow from the initial seed of rank 0, the step and the shard; running statistics move by the mean over
+        shards. step: for these random numbers, where training goes on from a checkpoint; None counts on.
+        """
+        return self._needs_shards("shards").shards(batch, step)
 
-    def arrived(self, bucket: Bucket, position: int) -> None:
-        """The gradient of a parameter is whole."""
-        bucket.settle(position)
-        if not self.active:
-            return
-        if not self._queued:
-            self._queued = True
-            queue_callback(self.finish)
-        bucket.waiting.discard(position)
-        self._launch_full()
+    def shard_mean(self, values: Sequence[Any]) -> Any:
+        """With reproducible=: the mean over all shards, the same bits on any number of ranks.
 
-    def finish(self) -> None:
-        """The backward has ended: see to parameters without a gradient, and wait for the means."""
-        self._queued = False
-        missing = [(b, i) for b in self.buckets for i in sorted(b.waiting)]
-        unused: list[Any] = []
-        try:
-            if missing and not self.find_unused:
-                raise RuntimeError(_unused_text([b.parameters[i][0] for b, i in missing]))
-            if self.find_unused:
-                parameters = [p for bucket in self.buckets for _, p in bucket.parameters]
-                used = np.array([p.grad is not None for p in parameters], np.uint8)
-            for bucket, position in missing:
-                self._stand_in(bucket, position)
-            self._launch_full()
-            for bucket in self.buckets[:-1]:
-                bucket.finish()
-            self.buckets[-1].reduce(self.group)
-            if self.find_unused:
-                # Behind all buckets: when they were launched differs from rank to rank, their order does not.
-                self.group.all_reduce(used, "max", name="which parameters took part")
-                unused = [p for p, flag in zip(parameters, used) if not flag]
-        finally:
-            self._next = 0
-            for bucket in self.buckets:
-                bucket.reset()
-        for parameter in unused:  # on every rank: they keep no gradient, so optimizers leave them alone
-            parameter.grad = None
+        values: one number or Tensor for each shard of this rank, such as its loss.
+        """
+        return self._needs_shards("shard_mean").mean(values)
 
-    def _launch_full(self) -> None:
-        # The last one waits for the end of backward: nothing is left to overlap with, and a thread only costs.
-        while self._next < len(self.buckets) - 1 and not self.buckets[self._next].waiting:
-            self.buckets[self._next].launch(self.group)
-            self._next += 1
+    def count(self, samples: float) -> None:
+        """Have the next reduction divide by the number of samples of all ranks, instead of by the number of ranks.
 
-    @staticmethod
-    def _stand_in(bucket: Bucket, position: int) -> None:
-        """No gradient came in this backward: what earlier ones left counts, else zero."""
-        parameter, home = bucket.parameters[position][1], bucket.homes[position]
-        if parameter.grad is None:
-            home.array[...] = 0
-            parameter.grad = home
-        else:
-            bucket.settle(position)
-        bucket.waiting.discard(position)
+        For ranks that hold different numbers of samples (or tokens): let the loss be a sum (reduction="sum"), and
+        tell of how many. The gradient is then that of the mean over all of them. Several calls, for several
+        micro-batches under no_sync, add up. Call it on all ranks, before backward; 0 is allowed.
+        """
+        if self._sharded is not None:
+            raise RuntimeError(f"{WHO} count() does not go with reproducible=: all shards have the same size")
+        if not samples >= 0:
+            raise ValueError(f"{WHO} count() needs a number of samples, got {samples}")
+        self._reducer.samples = (self._reducer.samples or 0.0) + float(samples)
+
+    def register_comm_hook(self, state: object, hook: Callable[[Any, Any], Any]) -> None:
+        """Have `hook(state, bucket)` reduce each bucket (a GradBucket) instead of averaging it.
+
+        It returns a Future of a tensor with the bucket's mean gradients, as long as the bucket. hooks.py has some.
+        Raises RuntimeError for a second hook, TypeError for what cannot be called.
+        """
+        if self._sharded is not None:
+            raise RuntimeError(
+                f"{WHO} a communication hook does not go with reproducible=: sums must be exact"
+            )
+        if not callable(hook):
+            raise TypeError(f"{WHO} the communication hook must be callable, got {type(hook).__name__}")
+        if self._reducer.hook is not None:
+            raise RuntimeError(f"{WHO} register_comm_hook must be called once, got a second hook")
+        self._reducer.hook = (state, hook)
+
+    def join(
+        self,
+        divide_by_initial_world_size: bool = True,
+        enable: bool = True,
+        throw_on_early_termination: bool = False,
+    ) -> Join:
+        """A context for a loop over inputs of which ranks have different numbers.
+
+        A rank that has left its loop answers the others' reductions with zeros until all have. With
+        divide_by_initial_world_size it still counts in the mean, otherwise only ranks with inputs do. At the end
+        all have the model of one that left last. throw_on_early_termination: raise instead on all ranks.
+        """
+        kwargs = {"divide_by_initial_world_size": divide_by_initial_world_size}
+        return Join([self], enable, throw_on_early_termination, **kwargs)
+
+    def join_hook(self, **kwargs: Any) -> JoinHook:
+        """What a rank does that has left its loop; see Join."""
+        if self._sharded is not None:
+            raise RuntimeError(
+                f"{WHO} join() does not go with reproducible=: ShardSampler gives all as many batches"
+            )
+        self._divide_by_initial = bool(kwargs.get("divide_by_initial_world_size", True))
+        return _JoinHook(self)
+
+    @property
+    def join_device(self) -> str:
+        return "cpu"
+
+    @property
+    def join_process_group(self) -> Group:
+        return self.process_group
+
+    def _take_turn(self, active: bool) -> int:
+        """Tell the reducer of this step within Join; the rank whose buffers count."""
+        if self._join is None:
+            self._reducer.turn = None
+            return 0
+        self._reducer.turn = JoinTurn(active, self._divide_by_initial)
+        return self._join.first_active
+
+    def _needs_shards(self, method: str) -> ShardedStep:
+        if self._sharded is None:
+            raise RuntimeError(
+                f"{WHO} {method}() needs the model to be wrapped with reproducible=, as 24; got None"
+            )
+        return self._sharded
 
 
-class _Arrival:
-    """The hook of one parameter. A slotted object: there are as many as parameters, and they stay."""
+class _JoinHook(JoinHook):
+    def __init__(self, ddp: DistributedDataParallel) -> None:
+        self.ddp = ddp
 
-    __slots__ = ("bucket", "position", "reducer")
+    def main_hook(self) -> None:
+        ddp = self.ddp
+        root = ddp._take_turn(active=False)
+        if ddp.training and ddp.broadcast_buffers:
+            broadcast_coalesced(ddp.process_group, list(ddp.module.buffers()), root)
+        ddp._reducer.shadow()
 
-    def __init__(self, reducer: Reducer, bucket: Bucket, position: int) -> None:
-        self.reducer, self.bucket, self.position = reducer, bucket, position
-
-    def __call__(self, parameter: Any) -> None:
-        self.reducer.arrived(self.bucket, self.position)
+    def post_hook(self, is_last_joiner: bool) -> None:
+        ddp = self.ddp
+        last = np.empty(ddp.process_group.size, np.uint8)
+        ddp.process_group.all_gather(last, np.array([is_last_joiner], np.uint8))
+        tensors = [*ddp.module.parameters(), *ddp.module.buffers()]
+        broadcast_coalesced(ddp.process_group, tensors, int(last.argmax()))
 
 
 def check_same_model(group: Group, module: Module) -> None:
@@ -222,15 +271,6 @@ def _differences(everybody: list[list[list[str]]], members: list[int]) -> list[s
     return lines[:SHOWN] + ([f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
 
 
-def _unused_text(names: list[str]) -> str:
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return (
-        "[DistributedDataParallel] every parameter must take part in the loss, but no gradient came for "
-        f"{shown}. Pass find_unused_parameters=True to let them count as zero, set requires_grad=False on "
-        "those never used, or call backward once on the sum of all losses."
-    )
-
-
 def _check_arguments(
     named: list[tuple[str, Any]],
     device_ids: list[Any] | None,
@@ -239,7 +279,7 @@ def _check_arguments(
     check_reduction: bool,
     as_view: bool,
 ) -> None:
-    who = "[DistributedDataParallel]"
+    who = WHO
     if not named:
         raise RuntimeError(f"{who} the module must have a parameter that requires grad, got none")
     if device_ids is not None and len(device_ids) > 1:
