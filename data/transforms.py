@@ -1,7 +1,8 @@
 """Transforms of images and other arrays before they become batches.
 
-An image is an array or a tensor [height, width] or [channels, height, width]; `ToTensor` alone takes images with the
-channels last. Names and arguments are torchvision's; random transforms draw from the global generator.
+An image is a tensor [..., channels, height, width], or an array [height, width] or [height, width, channels] as image
+files and the datasets of `vision` have them; `ToTensor` leads from one to the other. Names and arguments are
+torchvision's; random transforms draw from the global generator.
 """
 
 from __future__ import annotations
@@ -88,8 +89,22 @@ class ConvertImageDtype:
         return back((array * (np.iinfo(target).max + 1.0 - 1e-3)).astype(target))
 
 
+class ToDtype(ConvertImageDtype):
+    """Numbers of another type: as they are, or with scale=True over the same range as `ConvertImageDtype`."""
+
+    def __init__(self, dtype: Any, scale: bool = False) -> None:
+        super().__init__(dtype)
+        self.scale = scale
+
+    def __call__(self, image: Any) -> Any:
+        if self.scale:
+            return super().__call__(image)
+        array, back = _opened(image)
+        return back(array.astype(self.dtype, copy=False))
+
+
 class Normalize:
-    """(image - mean) / std for each channel; float images [..., channels, height, width]."""
+    """(image - mean) / std for each channel; images of floats."""
 
     def __init__(self, mean: Sequence[float] | float, std: Sequence[float] | float) -> None:
         self.mean, self.std = mean, std
@@ -131,10 +146,14 @@ class Pad:
 
     def __call__(self, image: Any) -> Any:
         array, back = _opened(image)
+        return back(self.padded(array))
+
+    def padded(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The same for an array whose last dimensions are height and width."""
         widths = [(0, 0)] * (array.ndim - 2) + [(self.top, self.bottom), (self.left, self.right)]
         if self.padding_mode != "constant":
-            return back(np.pad(array, widths, self.padding_mode))  # type: ignore[call-overload]
-        return back(np.pad(array, widths, constant_values=self.fill))
+            return np.pad(array, widths, self.padding_mode)  # type: ignore[call-overload]
+        return np.pad(array, widths, constant_values=self.fill)
 
 
 class CenterCrop:
@@ -145,9 +164,10 @@ class CenterCrop:
 
     def __call__(self, image: Any) -> Any:
         height, width = self.size
-        image = _padded_to(image, height, width)
-        rows, columns = image.shape[-2:]
-        return _crop(image, round((rows - height) / 2), round((columns - width) / 2), height, width)
+        array, back = _opened(image)
+        array = _padded_to(array, height, width)
+        rows, columns = array.shape[-2:]
+        return back(_crop(array, round((rows - height) / 2), round((columns - width) / 2), height, width))
 
 
 class RandomCrop:
@@ -170,24 +190,25 @@ class RandomCrop:
 
     def __call__(self, image: Any) -> Any:
         height, width = self.size
+        array, back = _opened(image)
         if self.padding is not None:
-            image = self.padding(image)
+            array = self.padding.padded(array)
         if self.pad_if_needed:
-            rows, columns = image.shape[-2:]
-            for pad in (max(width - columns, 0), 0), (0, max(height - rows, 0)):
-                image = Pad(pad, self.fill, self.padding_mode)(image) if any(pad) else image
-        rows, columns = image.shape[-2:]
+            missing = max(width - array.shape[-1], 0), max(height - array.shape[-2], 0)
+            array = Pad(missing, self.fill, self.padding_mode).padded(array)
+        rows, columns = array.shape[-2:]
         if rows < height or columns < width:
             raise ValueError(
                 f"[RandomCrop] Required crop size {self.size} is larger than input image size {(rows, columns)}: "
                 "pass padding or pad_if_needed=True"
             )
-        if (rows, columns) == (height, width):
-            return image
-        top, left = (
-            int(_g.default_generator.randint(0, n, (1,))[0]) for n in (rows - height + 1, columns - width + 1)
-        )
-        return _crop(image, top, left, height, width)
+        top = left = 0
+        if (rows, columns) != (height, width):
+            top, left = (
+                int(_g.default_generator.randint(0, n, (1,))[0])
+                for n in (rows - height + 1, columns - width + 1)
+            )
+        return back(_crop(array, top, left, height, width))
 
 
 class _RandomFlip:
@@ -245,13 +266,18 @@ class Resize:
 
 
 def _opened(image: Any) -> tuple[np.ndarray[Any, Any], Callable[[Any], Any]]:
-    """The array of an image, and what makes of another array the kind of thing that the image was."""
+    """The image with height and width last, and what makes of such an array the kind of thing that the image was."""
     if isinstance(image, Variable):
         return image.array, wrap
     array = np.asarray(image)
-    if array.ndim < 2:
-        raise ValueError(f"[transforms] an image must have 2 dimensions or more, came {list(array.shape)}")
-    return array, lambda changed: changed
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            "[transforms] an array must be an image [height, width] or [height, width, channels], came "
+            f"{list(array.shape)}"
+        )
+    if array.ndim == 2:
+        return array, lambda changed: changed
+    return array.transpose(2, 0, 1), lambda changed: changed.transpose(1, 2, 0)
 
 
 def _pair(who: str, size: int | Sequence[int]) -> tuple[int, int]:
@@ -261,17 +287,14 @@ def _pair(who: str, size: int | Sequence[int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _padded_to(image: Any, height: int, width: int) -> Any:
-    rows, columns = image.shape[-2:]
+def _padded_to(array: np.ndarray[Any, Any], height: int, width: int) -> np.ndarray[Any, Any]:
+    rows, columns = array.shape[-2:]
     down, across = max(height - rows, 0), max(width - columns, 0)
-    if not down and not across:
-        return image
-    return Pad((across // 2, down // 2, -(-across // 2), -(-down // 2)))(image)
+    return Pad((across // 2, down // 2, -(-across // 2), -(-down // 2))).padded(array)
 
 
-def _crop(image: Any, top: int, left: int, height: int, width: int) -> Any:
-    array, back = _opened(image)
-    return back(array[..., top : top + height, left : left + width])
+def _crop(array: np.ndarray[Any, Any], top: int, left: int, height: int, width: int) -> np.ndarray[Any, Any]:
+    return array[..., top : top + height, left : left + width]
 
 
 def _bits(dtype: np.dtype[Any]) -> int:
