@@ -124,6 +124,7 @@ class ProcessIterator(LoaderIterator):
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
         import multiprocessing
+        import threading
 
         context = loader.multiprocessing_context
         if context is None:
@@ -135,6 +136,9 @@ class ProcessIterator(LoaderIterator):
         self.stop = weakref.finalize(self, stop, self.workers, os.getpid())
         self.epoch = 0
         forked = context.get_start_method() == "fork"
+        # The kernel's signal comes when the thread ends that started the process, not only with the whole parent.
+        main = threading.current_thread() is threading.main_thread()
+        bound = main and context.get_start_method() != "forkserver"
         for i in range(loader.num_workers):
             job = Job(
                 loader.dataset,
@@ -145,6 +149,7 @@ class ProcessIterator(LoaderIterator):
                 loader.num_workers,
                 os.getpid(),
                 forked,
+                bound,
             )
             self.workers.append(Worker(context, job))
         self._begin()

@@ -46,6 +46,7 @@ class Job(NamedTuple):
     num_workers: int
     parent: int
     forked: bool
+    bound: bool  # a child of the parent's main thread, which ends only with the parent
 
 
 _info: WorkerInfo | None = None
@@ -61,6 +62,8 @@ def serve(connection: Any, job: Job) -> None:
     import threading
     from queue import SimpleQueue
 
+    if job.bound:
+        _die_with(job.parent)
     _settle(job)
     requests: SimpleQueue[Request | None] = SimpleQueue()
     latest = [0]
@@ -97,8 +100,21 @@ def _settle(job: Job) -> None:
     _info = WorkerInfo(job.id, job.num_workers, seed, job.dataset)
 
 
+def _die_with(parent: int) -> None:
+    """Has Linux kill this process when its parent ends, also while a call in C keeps all threads waiting."""
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent has ended, whatever it is doing."""
+    """Ends this process when its parent has ended, whichever thread of it started this one."""
     import select
     import time
 

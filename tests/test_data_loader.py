@@ -473,19 +473,20 @@ def test_spawned_workers_take_picklable_datasets():
     assert [b[0].tolist() for b in loader] == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("stuck", ["time.sleep(60)", "re.match('(a+)+$', 'a' * 50 + 'b')"])
+def test_workers_end_when_their_parent_is_killed(tmp_path, stuck):
     script = tmp_path / "parent.py"
     script.write_text(
         textwrap.dedent(
-            """
-            import os, signal, sys, time
+            f"""
+            import os, re, sys, time
             import ringgrad as rg
             from ringgrad.data import DataLoader, Dataset
             class Stuck(Dataset):
                 def __len__(self): return 8
                 def __getitem__(self, i):
                     print(os.getpid(), flush=True)
-                    while True: time.sleep(1)
+                    while True: {stuck}
             other = iter(DataLoader(Stuck(), num_workers=1))
             loader = iter(DataLoader(Stuck(), num_workers=2))
             sys.stdin.read()
