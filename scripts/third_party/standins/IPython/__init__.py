@@ -1,0 +1,1 @@
+"""A notebook's shell is not there."""

@@ -1,0 +1,3 @@
+"""gymnasium by its other name."""
+
+from gym import *  # noqa: F403
