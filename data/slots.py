@@ -2,7 +2,8 @@
 
 A slot is such a piece of memory, an anonymous file (memfd): it has no name, so nothing can be left behind. The
 worker makes it and fills it; the parent's tensors lie in it, and when the last of them is gone the parent offers
-the slot for the next batch. Pages are thus mapped and cleared once, not once a batch.
+the slot for the next batch. Pages are thus mapped and cleared once, not once a batch. Where many batches are kept,
+further ones are copied out of their slot.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ INLINE = 4096  # bytes up to which an array costs less inside the message
 ALIGNMENT = 64
 SPARE = 4  # slots that a worker keeps beside those in use
 ROOMY = 4  # a slot this many times too large is given up
+LENT = 128  # slots that tensors of this process may lie in: each takes a file descriptor, and 1024 is a usual limit
+
+_lent: dict[
+    object, weakref.ref[Any]
+] = {}  # of all loaders, also of those that are gone while their batches live
 
 
 class Parcel(NamedTuple):
@@ -99,7 +105,6 @@ class Unpacker:
     def __init__(self) -> None:
         self.slots: dict[int, mmap.mmap] = {}
         self.free: list[int] = []
-        self._watched: dict[int, Any] = {}
 
     def offer(self) -> tuple[int | None, list[int]]:
         """A free slot for the next batch, and those that the worker is to drop."""
@@ -122,15 +127,22 @@ class Unpacker:
             self.slots[parcel.slot] = mmap.mmap(fd, parcel.size, flags)
             os.close(fd)
         memory = np.frombuffer(self.slots[parcel.slot], np.uint8)
-        slot, free, watched = parcel.slot, self.free, self._watched
+        if len(_lent) < LENT:
+            self._lend(parcel.slot, memory)
+        else:
+            memory = memory.copy()
+            self.free.append(parcel.slot)
+        return pickle.loads(parcel.body, buffers=[memory[start : start + n] for start, n in parcel.places])
+
+    def _lend(self, slot: int, memory: np.ndarray[Any, Any]) -> None:
+        """Counts the slot as free when `memory`, the base of all arrays over it, dies with the last of them."""
+        free, lent, key = self.free, _lent, object()
 
         def released(_: Any) -> None:
-            watched.pop(slot, None)
+            del lent[key]
             free.append(slot)
 
-        # All arrays over the slot have `memory` as their base, so it dies with the last of them.
-        watched[slot] = weakref.ref(memory, released)
-        return pickle.loads(parcel.body, buffers=[memory[start : start + n] for start, n in parcel.places])
+        lent[key] = weakref.ref(memory, released)
 
     def give_back(self, slot: int, dropped: bool = False) -> None:
         """Takes account of a slot that was offered but not used, or that the worker has dropped."""

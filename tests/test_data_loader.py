@@ -16,7 +16,7 @@ import pytest
 
 import ringgrad as rg
 from ringgrad.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
-from ringgrad.data.slots import INLINE, SPARE, Packer, Unpacker
+from ringgrad.data.slots import INLINE, LENT, SPARE, Packer, Unpacker
 
 pytestmark = pytest.mark.timeout(60)
 LARGE = INLINE  # float32 numbers that are sent through a slot
@@ -424,6 +424,20 @@ def test_slots_are_used_again_but_never_while_a_tensor_lies_in_them():
     kept.clear()
     gc.collect()
     assert row[5].item() == 49.0
+
+
+def test_keeping_many_batches_takes_no_file_descriptor_for_each():
+    def opened():
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.collect()
+    before = opened()
+    kept = [[x[0, 0].item(), x] for _ in range(2) for x, _ in DataLoader(Squares(LENT), num_workers=1)]
+    assert len(kept) == 2 * LENT and before < opened() <= before + LENT + SPARE
+    assert all(x[0, 5].item() == value == (i % LENT) ** 2 for i, (value, x) in enumerate(kept))
+    kept.clear()
+    gc.collect()
+    assert opened() == before
 
 
 def test_slots_carry_any_array_and_grow_and_shrink():
