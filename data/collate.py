@@ -48,7 +48,7 @@ def _rebuilt(data: Any, change: Callable[[Any], Any], otherwise: Any) -> Any:
 def _collate(batch: Sequence[Any], member: str) -> Any:
     first = batch[0]
     if isinstance(first, Variable):
-        return stack([t.array for t in batch], member) if _plain(batch) else _recorded(batch, member)
+        return _stack(batch, member)
     if isinstance(first, np.ndarray):
         if first.dtype.kind in "SaUO":
             raise _unsupported(member, f"an array of {first.dtype}")
@@ -75,34 +75,25 @@ def _collate(batch: Sequence[Any], member: str) -> Any:
     raise _unsupported(member, f"{type(first).__name__}")
 
 
-def _plain(batch: Sequence[Any]) -> bool:
-    """Whether nothing but the elements of these tensors matters: one type of array and element, no gradient."""
-    kind = batch[0].array.dtype
-    return all(type(t.array) is np.ndarray and t.array.dtype == kind and not t.requires_grad for t in batch)
-
-
-def stack(arrays: Sequence[np.ndarray[Any, Any]], member: str = "") -> Any:
-    """A tensor of NumPy arrays of one shape and dtype, as numpy.stack but with less done for each."""
-    _check_shapes(arrays, member)
-    shape = arrays[0].shape
-    if not shape:
-        return wrap(np.array(arrays, arrays[0].dtype))
-    return wrap(np.concatenate(arrays).reshape(len(arrays), *shape))
-
-
-def _recorded(batch: Sequence[Any], member: str) -> Any:
-    _check_shapes([t.array for t in batch], member)
-    return functions.stack(list(batch))
-
-
-def _check_shapes(arrays: Sequence[Any], member: str) -> None:
-    shape = arrays[0].shape
-    for i, a in enumerate(arrays):
-        if a.shape != shape:
-            raise RuntimeError(
-                f"[default_collate] stack expects each tensor to be equal size, but got {list(shape)} at entry 0 and "
-                f"{list(a.shape)} at entry {i} for sample{member}: pass a collate_fn that pads or packs"
-            )
+def _stack(batch: Sequence[Any], member: str) -> Any:
+    arrays = [t.array for t in batch]
+    first = arrays[0]
+    if len({a.shape for a in arrays}) > 1:
+        i = next(i for i, a in enumerate(arrays) if a.shape != first.shape)
+        raise RuntimeError(
+            "[default_collate] stack expects each tensor to be equal size, but got "
+            f"{list(first.shape)} at entry 0 and {list(arrays[i].shape)} at entry {i} for sample{member}: "
+            "pass a collate_fn that pads or packs"
+        )
+    # A view can need a gradient that it does not know of yet, but only if its base does.
+    recorded = any([t._needs or (t._base is not None and t._base._needs) for t in batch])
+    if recorded or type(first) is not np.ndarray or len({a.dtype for a in arrays}) > 1:
+        return functions.stack(list(batch))
+    if not first.ndim:
+        return wrap(np.array(arrays, first.dtype))
+    return wrap(
+        np.concatenate(arrays).reshape(len(arrays), *first.shape)
+    )  # as np.stack, with less done for each
 
 
 def _column(batch: Sequence[Any], key: Any, member: str) -> list[Any]:
