@@ -16,7 +16,9 @@ LARGEST = 32 << 20  # glibc takes no higher threshold; larger arrays go back to 
 
 def keep_freed_memory() -> bool:
     """Asks malloc to keep freed memory; False where it cannot be asked, or where the user has set its variables."""
-    if any(name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")):
+    if any(
+        name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -169,9 +169,8 @@ def _is_flat(obj: Any) -> bool:
 
 
 def _check_location(map_location: Any) -> None:
-    places = map_location.values() if isinstance(map_location, dict) else [map_location]
-    for place in places:
-        if place is not None and not callable(place) and str(place).partition(":")[0] != "cpu":
-            raise RuntimeError(
-                f"[load] map_location must be the CPU, {place} came: load to 'cpu', move tensors later"
-            )
+    place = map_location.get("cpu") if isinstance(map_location, dict) else map_location
+    if place is not None and not callable(place) and str(place).partition(":")[0] != "cpu":
+        raise RuntimeError(
+            f"[load] map_location must be the CPU, {place} came: load to 'cpu', move tensors later"
+        )
