@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd.inplace import apply_inplace, check_writable
-from ..autograd.op import tensor_ops
+from ..autograd.op import Op, tensor_ops
 from . import arranging, elementwise, scattering, sorting, statistics
 from . import functions as f
 from .keywords import SPELLED, spelled
@@ -60,6 +60,15 @@ def late_inplace(module: str, name: str) -> Callable[..., Any]:
     def method(self: Any) -> Any:
         importlib.import_module(f".ops.{module}", __package__)
         return apply_inplace(tensor_ops[name], self)
+
+    return method
+
+
+def bound(op: Op) -> Callable[..., Any]:
+    """An op as a method: the object itself would be called without the tensor."""
+
+    def method(self: Any, *args: Any, **kw: Any) -> Any:
+        return op(self, *args, **kw)
 
     return method
 
@@ -316,6 +325,9 @@ def expose(cls: Any) -> None:
     for name, method in METHODS.items():
         if name not in cls.__dict__:
             setattr(cls, name, method)
+    for name, found in list(cls.__dict__.items()):
+        if isinstance(found, Op):
+            setattr(cls, name, bound(found))
     for alias, name in INPLACE_ARITHMETIC.items():
         setattr(cls, alias, cls.__dict__[name])
     for name in SPELLED.split():

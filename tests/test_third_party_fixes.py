@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,18 @@ def test_transformer_layers_with_dropout(batch_first: bool, norm_first: bool) ->
     same(lambda t: t.nn.TransformerEncoderLayer(16, 4, 32, 0.1, **settings)(t.randn(2, 9, 16)))
     sizes = [(2, 9, 16), (2, 7, 16)] if batch_first else [(9, 2, 16), (7, 2, 16)]
     same(lambda t: t.nn.TransformerDecoderLayer(16, 4, 32, 0.1, **settings)(*(t.randn(s) for s in sizes)))
+
+
+@pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge", "greater", "less_equal", "logical_and"])
+def test_comparisons_as_methods(name: str) -> None:
+    same(lambda t: getattr(t.tensor([1.0, 0.0, 3.0]), name)(t.tensor([1.0, 2.0, 0.0])))
+    if name != "logical_and":
+        same(lambda t: getattr(t.tensor([1, 0, 3]), name)(1))
+
+
+def test_map_location_of_places_that_the_file_does_not_name(tmp_path: Path) -> None:
+    def load(t: Any) -> Any:
+        t.save({"x": t.ones(3)}, tmp_path / "x.pt")
+        return t.load(tmp_path / "x.pt", map_location={"cuda:0": "cuda:1"}, weights_only=True)["x"]
+
+    same(load)
