@@ -1,12 +1,9 @@
-"""Datasets, samplers and batches of samples. Orders marked as recorded were given by PyTorch 2.13."""
+"""Datasets and samplers. Orders marked as recorded were given by PyTorch 2.13."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, UserDict, namedtuple
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pytest
 
 import ringgrad as rg
@@ -24,14 +21,9 @@ from ringgrad.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
-    default_collate,
-    default_convert,
     random_split,
 )
-from ringgrad.data.text import CharDataset, CharTokenizer, standard_library_text
 from ringgrad.launch.environment import Environment
-
-Point = namedtuple("Point", "x y")
 
 
 class Count(IterableDataset):
@@ -227,103 +219,3 @@ def test_batch_samplers() -> None:
 def test_mistakes_are_named(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
-
-
-# ---- collating
-
-
-def test_numbers_become_tensors_of_the_widest_kind() -> None:
-    for batch, dtype in (
-        ([1, 2], rg.int64),
-        ([1.0, 2.0], rg.float64),
-        ([True, False], rg.bool),
-        ([np.float16(1)], rg.float16),
-        ([np.uint8(1), np.uint8(2)], rg.uint8),
-    ):
-        found = default_collate(batch)
-        assert found.dtype == dtype and found.tolist() == [value for value in batch]
-
-
-def test_structures_keep_their_form() -> None:
-    def sample(i: int) -> dict[str, Any]:
-        array = np.full((2, 3), i, np.float32)
-        return {"point": Point(i, array), "pair": (rg.tensor(i), "text"), "list": [array, b"bytes"]}
-
-    batch = default_collate([sample(0), sample(1)])
-    assert isinstance(batch["point"], Point) and batch["point"].x.tolist() == [0, 1]
-    assert batch["point"].y.shape == (2, 2, 3) and batch["point"].y[1, 0, 0].item() == 1.0
-    assert batch["pair"][0].tolist() == [0, 1] and batch["pair"][1] in (["text"] * 2, ("text",) * 2)
-    assert isinstance(batch["pair"], list) and isinstance(batch["list"], list)
-
-
-@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict, MappingProxyType])
-def test_mappings_stay_what_they_are(kind: Any) -> None:
-    batch = default_collate([kind({"a": 1}), kind({"a": 2})])
-    assert type(batch) is kind and batch["a"].tolist() == [1, 2]
-
-
-def test_batches_are_copies() -> None:
-    row = np.zeros(3, np.float32)
-    batch = default_collate([row, row])
-    batch[0, 0] = 5
-    assert not row.any() and batch[1].tolist() == [0, 0, 0]
-
-
-def test_gradients_flow_through_a_batch() -> None:
-    leaf = rg.tensor([1.0, 2.0], requires_grad=True)
-    default_collate([leaf, leaf * 3]).sum().backward()
-    assert leaf.grad.tolist() == [4.0, 4.0]
-
-
-@pytest.mark.parametrize(
-    "batch, error, message",
-    [
-        ([np.ones(2), np.ones(3)], RuntimeError, r"\[2\] at entry 0 and \[3\] at entry 1"),
-        (
-            [{"a": (np.ones(2), 1)}, {"a": (np.ones((2, 1)), 1)}],
-            RuntimeError,
-            r"\[2, 1\] at entry 1 for .*\['a'\]\[0\]",
-        ),
-        ([[1, 2], [1]], RuntimeError, "length 2 in sample 0 and 1 in sample 1"),
-        ([{"a": 1}, {"b": 2}], KeyError, r"sample 1 has \['b'\]"),
-        ([object()], TypeError, "found object"),
-        ([(1, None)], TypeError, r"found NoneType as sample\[1\]"),
-        ([np.array(["a"])], TypeError, "found an array of <U1"),
-    ],
-)
-def test_what_does_not_fit_is_named(batch: list[Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        default_collate(batch)
-
-
-def test_converting_shares_memory() -> None:
-    array = np.zeros(3)
-    found = default_convert({"x": [array, "text", 4], "y": Point(array, None), "z": (array,)})
-    array[1] = 7.0
-    assert found["x"][0].tolist() == found["y"].x.tolist() == found["z"][0].tolist() == [0.0, 7.0, 0.0]
-    assert found["x"][1:] == ["text", 4] and found["y"].y is None
-
-
-# ---- text
-
-
-def test_windows_of_text() -> None:
-    text = "hello world"
-    tokenizer = CharTokenizer(text)
-    tokens = tokenizer.encode(text)
-    assert tokenizer.size == 8 and tokenizer.decode(tokens) == text
-    data = CharDataset(tokens, 4, stride=3)
-    assert [(tokenizer.decode(x), tokenizer.decode(y)) for x, y in (data[i] for i in range(len(data)))] == [
-        ("hell", "ello"),
-        ("lo w", "o wo"),
-        ("worl", "orld"),
-    ]
-    with pytest.raises(ValueError, match="vocabulary, came 'z'"):
-        tokenizer.encode("lz")
-    with pytest.raises(IndexError, match=r"\[-3, 2\]"):
-        data[3]
-
-
-def test_library_text_is_source_and_the_same_each_time() -> None:
-    text = standard_library_text(20000)
-    assert len(text) == 20000 and "import" in text and text == standard_library_text(20000)
