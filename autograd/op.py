@@ -27,6 +27,7 @@ tensor_ops: dict[str, Callable[..., Any]] = {}  # name -> what is called with Te
 
 _new = object.__new__
 ndarray = np.ndarray
+F32, F64 = np.dtype("float32"), np.dtype("float64")
 # 16-bit floats: computed in float32 and rounded once (bfloat16 joins when ml_dtypes is loaded).
 low_floats: set[Any] = {np.dtype("float16")}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
@@ -368,6 +369,10 @@ class OpNode(Node):
         for counter, version, _ in self.versions:
             if counter[0] != version:
                 self.check_saved()
+        if not create and op.together is None:
+            dtype = g.dtype
+            if dtype is F32 or dtype is F64:
+                return self._by_rules(g, array_ops, saved)
         if op.analytic and self.outputs == 1 and _dtype(g).kind == "c":
             ops = tensor_namespace if create else array_ops
             grads = self._vjp(ops.conj(g), create)
