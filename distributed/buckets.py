@@ -64,6 +64,11 @@ class Bucket:
         assert self.work is not None
         result = self.work.wait()
         if isinstance(result, Variable) and result.array is not self.flat:  # a hook's own tensor
+            if result.array.size != self.flat.size:
+                raise ValueError(
+                    f"{WHO} a communication hook must give as many elements as its bucket has, {self.flat.size}, "
+                    f"got {result.array.size}"
+                )
             self.flat[...] = result.array.reshape(-1)
         self._wrote()
 

@@ -112,6 +112,11 @@ class Reducer:
 
             state, hook = self.hook
             bucket.work = hook(state, GradBucket(bucket, bucket is self.buckets[-1]))
+            if not hasattr(bucket.work, "wait"):
+                raise TypeError(
+                    f"{WHO} a communication hook must return a Future of a tensor (hooks.Future), got "
+                    f"{type(bucket.work).__name__}"
+                )
 
     def _weigh(self) -> None:
         """From the mean over ranks to that over samples, or over the ranks that still have inputs."""
