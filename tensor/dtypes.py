@@ -99,7 +99,7 @@ def to_numpy(d: Any) -> np.dtype[Any]:
     if type(d) is dtype:
         return d.numpy
     if type(d) is type and d in PYTHON:
-        return {bool: BOOL, int: I64, float: get_default_dtype().numpy, complex: PYTHON[complex]}[d]
+        return {bool: BOOL, int: I64, float: F64, complex: np.dtype("complex128")}[d]
     if isinstance(d, str | np.dtype) or (isinstance(d, type) and issubclass(d, np.generic)):
         return of_numpy(np.dtype(d)).numpy
     raise TypeError(f"[dtype] must be a ringgrad dtype such as ringgrad.float32, came {d!r}")

@@ -171,3 +171,9 @@ def test_bfloat16_comes_from_ml_dtypes() -> None:
     assert t.tolist() == [1.0, 1.0, 3.0]
     assert t.element_size() == 2
     assert t.float().dtype is rg.float32
+
+
+def test_pythons_types_are_the_widest_of_their_kind() -> None:
+    kinds = {bool: rg.bool, int: rg.int64, float: rg.float64, complex: rg.complex128}
+    assert [rg.zeros(2, dtype=kind).dtype for kind in kinds] == list(kinds.values())
+    assert rg.ones(2).to(float).dtype is rg.float64
