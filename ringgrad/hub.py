@@ -11,10 +11,13 @@ _dir: str | None = None
 
 def get_dir() -> str:
     """Where PyTorch keeps downloads: $TORCH_HOME/hub, or torch/hub in the user's cache."""
-    if _dir is not None:
-        return _dir
+    return os.path.join(_get_torch_home(), "hub") if _dir is None else _dir
+
+
+def _get_torch_home() -> str:
+    """$TORCH_HOME, or torch in the user's cache; torchvision's models import this name."""
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return os.path.join(os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))), "hub")
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
 
 
 def set_dir(d: Any) -> None:

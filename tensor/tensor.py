@@ -166,7 +166,7 @@ class Tensor(Variable):
         """Whether the elements lie in row-major order without gaps."""
         return self.array.flags.c_contiguous
 
-    is_cuda = is_sparse = is_meta = is_quantized = is_nested = is_mps = False
+    is_cuda = is_sparse = is_meta = is_quantized = is_nested = is_mps = is_xpu = is_mkldnn = False
     layout = "strided"
 
     def is_pinned(self) -> bool:

@@ -54,3 +54,13 @@ def test_map_location_of_places_that_the_file_does_not_name(tmp_path: Path) -> N
         return t.load(tmp_path / "x.pt", map_location={"cuda:0": "cuda:1"}, weights_only=True)["x"]
 
     same(load)
+
+
+def test_names_that_torchvision_and_examples_read() -> None:
+    import torch.hub
+
+    import ringgrad.hub
+
+    assert ringgrad.hub._get_torch_home() == torch.hub._get_torch_home()
+    assert ringgrad.hub.get_dir() == torch.hub.get_dir()
+    assert ringgrad.ones(1).is_xpu is torch.ones(1).is_xpu is False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 COUNT = 640
 
@@ -41,10 +42,20 @@ class Pictures:
 
 
 class MNIST(Pictures):
-    pass
+    """`data` and `targets` are tensors, as torchvision's are."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.data, self.targets = torch.from_numpy(self.data[..., 0]), torch.tensor(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        picture = self.data[i].numpy()[..., None]
+        label = int(self.targets[i])
+        picture = picture if self.transform is None else self.transform(picture)
+        return picture, label if self.target_transform is None else self.target_transform(label)
 
 
-class FashionMNIST(Pictures):
+class FashionMNIST(MNIST):
     pass
 
 

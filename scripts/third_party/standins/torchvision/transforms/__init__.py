@@ -32,16 +32,37 @@ class Normalize:
 
 
 class Resize:
-    """Leaves the picture as it is: the made-up pictures have the size that they are made with."""
+    """Nearest elements; a square of `size`."""
 
     def __init__(self, size: Any, *_: Any) -> None:
-        pass
+        self.size = size if isinstance(size, int) else size[0]
 
     def __call__(self, picture: Any) -> Any:
-        return picture
+        rows, columns = (np.arange(self.size) * n // self.size for n in picture.shape[:2])
+        return picture[rows[:, None], columns]
 
 
-CenterCrop = Resize
+class CenterCrop(Resize):
+    def __call__(self, picture: Any) -> Any:
+        top, left = ((n - self.size) // 2 for n in picture.shape[:2])
+        return picture[top : top + self.size, left : left + self.size]
+
+
+class Pad:
+    def __init__(self, padding: int) -> None:
+        self.padding = padding
+
+    def __call__(self, picture: Any) -> Any:
+        p = self.padding
+        return np.pad(picture, ((p, p), (p, p), (0, 0)))
+
+
+class Lambda:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, picture: Any) -> Any:
+        return self.function(picture)
 
 
 class RandomCrop:
@@ -49,8 +70,7 @@ class RandomCrop:
         self.size, self.padding = size, padding
 
     def __call__(self, picture: Any) -> Any:
-        p = self.padding
-        picture = np.pad(picture, ((p, p), (p, p), (0, 0)))
+        picture = Pad(self.padding)(picture)
         y, x = (int(torch.randint(0, n - self.size + 1, (1,))) for n in picture.shape[:2])
         return picture[y : y + self.size, x : x + self.size]
 
