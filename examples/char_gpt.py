@@ -20,27 +20,13 @@ from pathlib import Path
 import ringgrad as rg
 from ringgrad import distributed as dist
 from ringgrad import nn
-from ringgrad.data import DataLoader, Dataset, DistributedSampler
-from ringgrad.data.text import CharTokenizer, standard_library_text
+from ringgrad.data import DataLoader, DistributedSampler
+from ringgrad.data.text import CharDataset, CharTokenizer, standard_library_text
 from ringgrad.nn import functional as F
 from ringgrad.nn.parallel import DistributedDataParallel
 from ringgrad.nn.utils import clip_grad_norm_
 from ringgrad.optim import AdamW
 from ringgrad.optim.lr_scheduler import CosineWarmupLR
-
-
-class Blocks(Dataset):
-    """Consecutive blocks of tokens, each with itself moved on by one as the target."""
-
-    def __init__(self, tokens: rg.Tensor, size: int) -> None:
-        self.tokens, self.size = tokens, size
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - 1) // self.size
-
-    def __getitem__(self, i: int) -> tuple[rg.Tensor, rg.Tensor]:
-        start = i * self.size
-        return self.tokens[start : start + self.size], self.tokens[start + 1 : start + 1 + self.size]
 
 
 class Layer(nn.Module):
@@ -140,7 +126,9 @@ def main() -> None:
     tokenizer = CharTokenizer(text)
     tokens = rg.tensor(tokenizer.encode(text))
     cut = int(len(tokens) * 0.95)
-    train, held_out = Blocks(tokens[:cut], args.block), Blocks(tokens[cut:], args.block)
+    train, held_out = (
+        CharDataset(part, args.block, stride=args.block) for part in (tokens[:cut], tokens[cut:])
+    )
     sampler = DistributedSampler(train, workers, rank, shuffle=True, seed=args.seed, drop_last=True)
     loader = DataLoader(train, batch_size=args.batch // workers, sampler=sampler, drop_last=True)
     val_sampler = DistributedSampler(held_out, workers, rank, shuffle=True, seed=0, drop_last=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -576,6 +577,10 @@ class Tensor(Variable):
         return _p.ge(self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
+        if type(index) is int or (type(index) is slice and index.step is None):
+            start = index if type(index) is int else index.start
+            if type(start) in (int, NoneType) and (start is index or type(index.stop) in (int, NoneType)):
+                return _index.getitem(self, index=(index, Ellipsis))
         plain, basic = _index.plain_index(index)
         return (_index.getitem if basic else _index.index)(self, index=plain)
 
