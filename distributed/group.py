@@ -14,6 +14,7 @@ from . import objects
 from .call import Call, caller
 from .collectives import Runner
 from .errors import DistributedError
+from .hierarchy import runner_for
 from .reduction import combiner
 from .transport import Transport
 from .work import Lane, Work
@@ -76,8 +77,8 @@ class Group:
         self._lock = threading.Lock()
         self._collective, self._pairs = None, None
         if self.size > 1 and transport is not None:
-            self._collective = Runner(transport.channel(number, self.members), transport.one_host)
-            self._pairs = Runner(transport.channel(number + 1, self.members), transport.one_host)
+            self._collective = runner_for(transport, number, self.members)
+            self._pairs = runner_for(transport, number + 1, self.members)
         self._main = self._talk("collective", 0)
 
     def __repr__(self) -> str:

@@ -56,20 +56,24 @@ def _others(rank: int, world: int) -> list[int]:
 # Direct exchange: one step, every rank talks to every other. As many bytes as a ring, the fewest rounds.
 
 
-def direct_reduce_scatter(rank: int, world: int, count: int) -> ReduceScatter:
-    at = bounds(count, world)
+def direct_reduce_scatter(rank: int, world: int, count: int, owners: int | None = None) -> ReduceScatter:
+    """owners: how many of the first ranks get a part (default: all)."""
+    owners = world if owners is None else owners
+    at = [*bounds(count, owners), *[count] * (world - owners)]
     start, stop = at[rank], at[rank + 1]
-    sends = tuple(Send(p, at[p], at[p + 1]) for p in _others(rank, world))
+    sends = tuple(Send(p, at[p], at[p + 1]) for p in _others(rank, world) if p < owners)
     # Always in the same order of ranks, so that a sum has the same bits whoever comes first.
-    recvs = tuple(Recv(p, start, stop, True) for p in range(world) if p != rank)
+    recvs = tuple(Recv(p, start, stop, True) for p in range(world) if p != rank and rank < owners)
     return ReduceScatter([Step(sends, recvs)], start, stop)
 
 
-def direct_all_gather(rank: int, world: int, count: int) -> list[Step]:
-    at = bounds(count, world)
+def direct_all_gather(rank: int, world: int, count: int, owners: int | None = None) -> list[Step]:
+    """The way back of `direct_reduce_scatter`."""
+    owners = world if owners is None else owners
+    at = [*bounds(count, owners), *[count] * (world - owners)]
     others = _others(rank, world)
-    sends = tuple(Send(p, at[rank], at[rank + 1]) for p in others)
-    return [Step(sends, tuple(Recv(p, at[p], at[p + 1]) for p in others))]
+    sends = tuple(Send(p, at[rank], at[rank + 1]) for p in others if rank < owners)
+    return [Step(sends, tuple(Recv(p, at[p], at[p + 1]) for p in others if p < owners))]
 
 
 # Ring: each rank talks to its two neighbours only, world - 1 rounds a phase.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from test_distributed_group import GroupBehaviour, JobBehaviour, read_results, r
 
 from ringgrad.distributed.errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
 from ringgrad.distributed.group import Group
+from ringgrad.distributed.transport import Transport
 from ringgrad.distributed.transport.handshake import Identity, Refused, answer, derive_key, dial
+from ringgrad.distributed.transport.hosts import HostsTransport
+from ringgrad.distributed.transport.shm import ShmTransport
 from ringgrad.distributed.transport.tcp import TcpTransport
 
 TOKEN = "a token of the tests, 32 letters"
@@ -43,6 +47,21 @@ class TestTcp(JobBehaviour):
         )
 
 
+class TestHosts(JobBehaviour):
+    """Several hosts of several ranks, of which this host plays all: shared memory inside each, tcp between."""
+
+    __test__ = True
+    worlds = [3, 4, 6]
+
+    def start(self, world: int, folder: Path) -> str:
+        port = str(free_port())
+        command = [sys.executable, __file__, str(folder)]
+        return run_workers([[*command, str(r), str(world), port, LAYOUTS[world]] for r in range(world)])
+
+
+# The host of each rank: uneven, host after host, and dealt in turn as `mpirun --map-by node` does.
+LAYOUTS = {3: "011", 4: "0011", 6: "012012"}
+
 _ports: dict[Path, int] = {}
 
 
@@ -50,10 +69,26 @@ def free_port_of(folder: Path) -> int:
     return _ports.setdefault(folder, free_port())
 
 
-def main(folder: str, rank: str, world: str, port: str) -> None:
+def join(folder: str, rank: int, world: int, port: str, layout: str = "", **options: Any) -> Transport:
+    """A tcp transport on loopback; with a layout, one over hosts that are folders of their own."""
+    hosts = [int(host) for host in layout] or [0] * world
+    tcp = TcpTransport(
+        "127.0.0.1", int(port), rank, world, token=TOKEN, host=hosts[rank], join_timeout=20, **options
+    )
+    if not layout:
+        return tcp
+    ranks = [r for r in range(world) if hosts[r] == hosts[rank]]
+    meet = Path(folder, f"host{hosts[rank]}")
+    meet.mkdir(mode=0o700, exist_ok=True)
+    shm = ShmTransport(str(meet), rank, world, ranks=ranks) if len(ranks) > 1 else None
+    assert tcp.hosts == hosts
+    return HostsTransport(tcp, shm, tcp.hosts)
+
+
+def main(folder: str, rank: str, world: str, port: str, layout: str = "") -> None:
     # Different tags are different code: sizes of the world share them out.
-    seal = {"2": "mac", "3": "crc", "5": "none"}[world]
-    transport = TcpTransport("127.0.0.1", int(port), int(rank), int(world), token=TOKEN, seal=seal)
+    seal = {"2": "mac", "3": "crc", "5": "none"}.get(world)
+    transport = join(folder, int(rank), int(world), port, layout, seal=seal)
     group = Group(transport, timeout=30)
     run_all(group, Path(folder))
     group.close()

@@ -47,6 +47,7 @@ class Channel:
 
     members: Sequence[int]
     rank: int  # this process's place in members
+    one_host = False  # whether these members, of a transport over several hosts, are on one
 
     def exchange(
         self,

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import CollectiveTimeout, DistributedError
 
@@ -75,12 +75,19 @@ class Peer:
 
 
 def connect(
-    directory: str, rank: int, world: int, job: int, generation: int, deadline: float
+    directory: str,
+    rank: int,
+    world: int,
+    job: int,
+    generation: int,
+    deadline: float,
+    ranks: Sequence[int] | None = None,
 ) -> dict[int, Peer]:
-    """Join all ranks of this host through sockets in `directory`; returns the peers by rank.
+    """Join `ranks` (default: all), which are on this host, through sockets in `directory`; returns the peers by rank.
 
     Raises CollectiveTimeout naming the ranks that did not come, DistributedError for a peer of another job.
     """
+    ranks = range(world) if ranks is None else ranks
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def bind(path: str) -> None:
@@ -93,12 +100,12 @@ def connect(
     hello = _HELLO.pack(_MAGIC, job, generation, rank, world)
     peers: dict[int, Peer] = {}
     try:
-        for lower in range(rank):
+        for lower in (r for r in ranks if r < rank):
             peers[lower] = _dial(directory, lower, rank, world, deadline)
             peers[lower].send(b"H", hello)
-        while len(peers) < world - 1:
+        while len(peers) < len(ranks) - 1:
             peer, other = _accept(
-                listener, (job, generation, world), set(range(world)) - {rank} - set(peers), deadline
+                listener, (job, generation, world), set(ranks) - {rank} - set(peers), deadline
             )
             peers[other] = peer
     except BaseException:

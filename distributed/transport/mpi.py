@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,7 @@ class MpiTransport(Transport):
         host.Free()
         self.gone: dict[int, str] = {}
         self.failure: DistributedError | None = None
+        self.on_news: Callable[[], None] | None = None  # called when `failure` is set
         self._heard = time.monotonic()
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="ringgrad mpi watcher", daemon=True)
@@ -113,11 +114,11 @@ class MpiTransport(Transport):
                 self._hear(status.Get_source(), bytes(message))
             quiet = now - self._heard
             if quiet > self.silence and previous not in self.gone and self.failure is None:
-                self.failure = PeerFailure(
+                silent = (
                     f"[distributed] rank {previous} has shown no sign of life for {quiet:.0f} s: it is "
-                    "stopped, or its host cannot be reached",
-                    previous,
+                    "stopped, or its host cannot be reached"
                 )
+                self._fail(PeerFailure(silent, previous))
                 self.abort(f"it lost rank {previous}, silent for {quiet:.0f} s")
 
     def _hear(self, rank: int, message: bytes) -> None:
@@ -126,10 +127,17 @@ class MpiTransport(Transport):
             self._heard = time.monotonic()
         if kind == b"B":
             self.gone.setdefault(rank, "left the group")
-        elif kind == b"M" and self.failure is None:
-            self.failure = CollectiveMismatch(body)
-        elif kind == b"A" and self.failure is None:
-            self.failure = peer_failure(rank, body)
+        elif kind == b"M":
+            self._fail(CollectiveMismatch(body))
+        elif kind == b"A":
+            self._fail(peer_failure(rank, body))
+
+    def _fail(self, error: DistributedError) -> None:
+        """The first failure counts."""
+        if self.failure is None:
+            self.failure = error
+            if self.on_news is not None:
+                self.on_news()
 
 
 class MpiChannel(Channel):

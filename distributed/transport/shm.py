@@ -46,16 +46,21 @@ class ShmTransport(Transport):
         generation: int = 0,
         join_timeout: float = 60.0,
         silence: float = SILENCE,
+        ranks: Sequence[int] | None = None,
     ) -> None:
-        """directory: private to this user, the same on all ranks. Waits for all ranks to come."""
+        """directory: private to this user, the same on all ranks. Waits for all ranks to come.
+
+        ranks: those on this host, if there are others elsewhere.
+        """
         self.rank, self.world_size, self.silence = rank, world_size, silence
         self._beat_every = min(HEARTBEAT, silence / 10)
         self.job, self.generation = job, generation
         # With fewer cores than ranks, who polls takes the core from the one waited for.
+        ranks = range(world_size) if ranks is None else ranks
         cores = len(os.sched_getaffinity(0))
-        self.may_spin, self.spare_cores = cores >= world_size, cores >= 2 * world_size
+        self.may_spin, self.spare_cores = cores >= len(ranks), cores >= 2 * len(ranks)
         deadline = time.monotonic() + join_timeout
-        self.peers = connect(directory, rank, world_size, job, generation, deadline)
+        self.peers = connect(directory, rank, world_size, job, generation, deadline, ranks)
         self.gone: dict[int, str] = {}
         self.failure: DistributedError | None = None
         self._lock = threading.Lock()
@@ -120,6 +125,12 @@ class ShmTransport(Transport):
             segments.pop(number, None)
 
     # Failures.
+
+    def fail(self, error: DistributedError) -> None:
+        """End all waits here with `error`, which another transport of this process has found."""
+        if self.failure is None:
+            self.failure = error
+        self.bell.ring()
 
     def check(self, call: Call, awaited: int, gone: dict[int, str]) -> None:
         """Raise if `awaited` cannot come any more. gone: who had left before the last look at its memory."""

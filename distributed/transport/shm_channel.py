@@ -198,6 +198,8 @@ class _Pull:
 
 
 class ShmChannel(Channel):
+    one_host = True
+
     def __init__(
         self, transport: ShmTransport, number: int, members: Sequence[int], segment: Segment
     ) -> None:
