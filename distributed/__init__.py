@@ -10,16 +10,35 @@ from .work import Work
 
 if TYPE_CHECKING:
     from .ddp import DistributedDataParallel
+    from .hooks import GradBucket
+    from .join import Join, Joinable, JoinHook
+    from .reproducible import KeyedDataset, ShardSampler
+    from .sync_batch_norm import SyncBatchNorm
+    from .zero import ZeroRedundancyOptimizer
 
 ProcessGroup = Group
 
 
-def __getattr__(name: str) -> object:
-    # Late: collectives alone need no layers.
-    if name == "DistributedDataParallel":
-        from .ddp import DistributedDataParallel
+LATE = {  # collectives alone need no layers
+    "DistributedDataParallel": "ddp",
+    "GradBucket": "hooks",
+    "Join": "join",
+    "JoinHook": "join",
+    "Joinable": "join",
+    "KeyedDataset": "reproducible",
+    "ShardSampler": "reproducible",
+    "SyncBatchNorm": "sync_batch_norm",
+    "ZeroRedundancyOptimizer": "zero",
+}
 
-        return DistributedDataParallel
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in LATE:
+        return getattr(importlib.import_module(f".{LATE[name]}", __name__), name)
+    if name in ("functional", "hooks"):
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -29,8 +48,16 @@ __all__ = [
     "CollectiveTimeout",
     "DistributedDataParallel",
     "DistributedError",
+    "GradBucket",
     "Group",
+    "Join",
+    "JoinHook",
+    "Joinable",
+    "KeyedDataset",
     "PeerFailure",
     "ProcessGroup",
+    "ShardSampler",
+    "SyncBatchNorm",
     "Work",
+    "ZeroRedundancyOptimizer",
 ]

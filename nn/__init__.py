@@ -168,6 +168,8 @@ from .parameter import Buffer, Parameter, UninitializedBuffer, UninitializedPara
 def __getattr__(name: str) -> Any:
     if name in ("attention", "modules", "parallel"):
         return importlib.import_module(f".{name}", __name__)
+    if name == "SyncBatchNorm":  # of the distributed folder, which stands above this one
+        return importlib.import_module(".parallel", __name__).SyncBatchNorm
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

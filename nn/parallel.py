@@ -27,7 +27,7 @@ def scatter(inputs: Any, target_gpus: Sequence[Any], dim: int = 0) -> list[Any]:
     return [inputs] * n
 
 
-ABOVE = {"DistributedDataParallel": "distributed"}
+ABOVE = {"DistributedDataParallel": "distributed", "SyncBatchNorm": "distributed"}
 
 
 def __getattr__(name: str) -> Any:
