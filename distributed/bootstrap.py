@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import warnings
-import zlib
-from typing import Any
+from array import array
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..launch.environment import Environment, detect
+from .rendezvous import chosen_seal, count_join, join_shm, join_tcp, meeting_place
 from .transport import Transport
 
-TRANSPORTS = ("shm", "mpi")
+if TYPE_CHECKING:
+    from .transport.mpi import MpiTransport
+    from .transport.tcp import TcpTransport
+
+TRANSPORTS = ("shm", "mpi", "tcp")
 _FOREIGN = (
     "gloo",
     "nccl",
@@ -22,7 +27,6 @@ _FOREIGN = (
     "cpu:gloo,cuda:nccl",
 )  # PyTorch's names for what we choose ourselves
 JOIN_TIMEOUT = 120.0  # s for all ranks to arrive: the first import on a cold file system is slow
-_joins = 0  # how often this process has joined a job: each time meets in a place of its own
 
 
 def place(init_method: str | None, rank: int, world_size: int) -> Environment:
@@ -66,30 +70,62 @@ def _address(init_method: str | None, found: Environment) -> tuple[str | None, i
 def open_transport(
     here: Environment, backend: str | None, init_method: str | None, timeout: float | None
 ) -> Transport:
-    """The transport for a world of at least 2. RINGGRAD_TRANSPORT overrules `backend`."""
+    """The transport for a world of at least 2. RINGGRAD_TRANSPORT overrules `backend`.
+
+    One host: shared memory. Several: MPI under its own launchers, else tcp; where hosts run several ranks,
+    with shared memory inside each.
+    """
+    wish = _wish(backend)
+    join = JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
+    count_join()
+    if here.launcher == "mpi" or wish == "mpi" or _slurm_with_mpi(here, wish):
+        return _over_mpi(here, wish, join)
+    if wish == "tcp":
+        return join_tcp(here, init_method, join)
+    if here.local_world_size == here.world_size:
+        return join_shm(meeting_place(here, init_method), here.rank, here.world_size, join)
+    if wish == "shm":
+        raise RuntimeError(_SHM_ELSEWHERE)
+    outer = join_tcp(here, init_method, join)
+    return _with_shm(outer, outer.hosts, lambda: meeting_place(here, init_method), join)
+
+
+_SHM_ELSEWHERE = (
+    "[init_process_group] the shm transport needs all ranks on one host; leave the choice open, or use mpi "
+    "or tcp"
+)
+
+
+def _wish(backend: str | None) -> str | None:
     wish = os.environ.get("RINGGRAD_TRANSPORT") or backend
     if wish in _FOREIGN:
         if "nccl" in wish:
             warnings.warn(
                 f"[init_process_group] backend {wish!r} is not needed: ringgrad chooses the transport by "
                 "itself",
-                stacklevel=3,
+                stacklevel=4,
             )
-        wish = None
+        return None
     if wish is not None and wish not in TRANSPORTS:
         raise ValueError(
             f"[init_process_group] backend must be one of {', '.join(TRANSPORTS)} or None, got {wish!r}"
         )
-    join = JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
-    if here.launcher == "mpi" or wish == "mpi" or _slurm_with_mpi(here, wish):
-        return _over_mpi(here, wish, join)
-    if here.local_world_size != here.world_size:
-        raise RuntimeError(
-            f"[init_process_group] {here.world_size} workers of which {here.local_world_size} on this host "
-            "need a transport between hosts, which is MPI: start the job with mpirun or srun, after "
-            'pip install "ringgrad[mpi]" on every host'
-        )
-    return _shm(_meeting_place(here, init_method), here.rank, here.world_size, join)
+    return wish
+
+
+def _with_shm(
+    outer: TcpTransport | MpiTransport, hosts: Sequence[int], directory: Callable[[], str], join: float
+) -> Transport:
+    """`outer` with shared memory inside each host; `outer` itself if each host runs one rank."""
+    if len(set(hosts)) == len(hosts):
+        return outer
+    from .transport.hosts import HostsTransport
+
+    ranks = [rank for rank, host in enumerate(hosts) if host == hosts[outer.rank]]
+    inner = None
+    if len(ranks) > 1:
+        inner = join_shm(directory(), outer.rank, outer.world_size, join, ranks)
+    return HostsTransport(outer, inner, hosts)
 
 
 def _slurm_with_mpi(here: Environment, wish: str | None) -> bool:
@@ -106,23 +142,67 @@ def _over_mpi(here: Environment, wish: str | None, join: float) -> Transport:
     if wish == "mpi":
         return MpiTransport(world)
     host = world.Split_type(MPI.COMM_TYPE_SHARED)
-    together = host.Get_size() == world.Get_size()
-    host.Free()
-    if not together:
+    try:
+        hosts = _hosts(world, host, MPI)
+        together = len(set(hosts)) == 1
+        if wish == "tcp":
+            return _tcp_by_mpi(here, world, MPI, hosts, join)
+        if together:
+            # On one host shared memory is quicker than MPI: MPI only tells all ranks where to meet.
+            return join_shm(_agree(world, MPI), world.Get_rank(), world.Get_size(), join)
         if wish == "shm":
-            raise RuntimeError("[init_process_group] the shm transport needs all ranks on one host; use mpi")
-        return MpiTransport(world)
-    # On one host shared memory is quicker than MPI: MPI only tells all ranks where to meet.
-    return _shm(_agree(world, MPI), world.Get_rank(), world.Get_size(), join)
+            raise RuntimeError(_SHM_ELSEWHERE)
+        return _with_shm(MpiTransport(world), hosts, lambda: _agree(host, MPI), join)
+    finally:
+        host.Free()
 
 
-def _agree(world: Any, MPI: Any) -> str:
-    path = bytearray(4096)
-    if world.Get_rank() == 0:
-        made = os.fsencode(tempfile.mkdtemp(prefix="ringgrad-"))
-        path[: len(made)] = made
-    world.Bcast([path, MPI.BYTE], 0)
-    return os.fsdecode(bytes(path).rstrip(b"\0"))
+def _hosts(world: Any, host: Any, MPI: Any) -> list[int]:
+    """By rank, the first rank on its host."""
+    first, all_first = array("i", [world.Get_rank()]), array("i", [0] * world.Get_size())
+    host.Bcast([first, MPI.INT], 0)
+    world.Allgather([first, MPI.INT], [all_first, MPI.INT])
+    return list(all_first)
+
+
+def _tcp_by_mpi(here: Environment, world: Any, MPI: Any, hosts: Sequence[int], join: float) -> TcpTransport:
+    """MPI carries rank 0's address and the secret, so that the user has none to make."""
+    from .transport.tcp import TcpTransport, free_port
+
+    together = len(set(hosts)) == 1
+    if not together and here.master_addr is None:
+        raise RuntimeError(
+            "[init_process_group] tcp under mpirun over several hosts must know rank 0's address: set "
+            "MASTER_ADDR, or leave RINGGRAD_TRANSPORT unset to use MPI between the hosts"
+        )
+    address = here.master_addr or "127.0.0.1"
+    word = f"{free_port(address)} {os.urandom(32).hex()}" if here.rank == 0 else ""
+    port, token = _tell(world, MPI, word).split()
+    return TcpTransport(
+        address,
+        int(port),
+        here.rank,
+        here.world_size,
+        token=token,
+        host=hosts[here.rank],
+        seal=chosen_seal(),
+        join_timeout=join,
+    )
+
+
+def _agree(comm: Any, MPI: Any) -> str:
+    """A new directory that `comm`'s rank 0 makes for all."""
+    return _tell(comm, MPI, tempfile.mkdtemp(prefix="ringgrad-") if comm.Get_rank() == 0 else "")
+
+
+def _tell(comm: Any, MPI: Any, text: str) -> str:
+    """Rank 0's text, of at most 4096 bytes."""
+    data = bytearray(4096)
+    if comm.Get_rank() == 0:
+        made = os.fsencode(text)
+        data[: len(made)] = made
+    comm.Bcast([data, MPI.BYTE], 0)
+    return os.fsdecode(bytes(data).rstrip(b"\0"))
 
 
 def _wrong_library(here: Environment, size: int, version: str) -> str:
@@ -132,32 +212,3 @@ def _wrong_library(here: Environment, size: int, version: str) -> str:
         f"loaded ({version.splitlines()[0].strip()}) sees {size}: launcher and library must be of one MPI. "
         "Use the mpirun that stands beside this python, or set MPI4PY_LIBMPI to the launcher's own libmpi.so."
     )
-
-
-def _meeting_place(here: Environment, init_method: str | None) -> str:
-    """A directory that all ranks of this job and nobody else come to."""
-    global _joins
-    _joins += 1
-    if init_method is not None and init_method.startswith("file://"):
-        return f"{init_method.removeprefix('file://')}.ringgrad-{_joins}"
-    if here.run_dir is not None:
-        return os.path.join(here.run_dir, f"shm-{_joins}")
-    # Workers of one launcher share their parent, and a launcher that restarts them counts.
-    job = here.job_id if here.launcher == "slurm" else f"{here.job_id}-{here.master_port}-{os.getppid()}"
-    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    tag = f"{zlib.crc32(f'{job}-{restart}'.encode()):08x}-{_joins}"
-    return os.path.join(tempfile.gettempdir(), f"ringgrad-{os.getuid()}-{tag}")
-
-
-def _shm(directory: str, rank: int, world_size: int, join: float) -> Transport:
-    from .transport.mesh import private_directory
-    from .transport.shm import ShmTransport
-
-    private_directory(directory)
-    try:
-        return ShmTransport(
-            directory, rank, world_size, job=zlib.crc32(os.fsencode(directory)), join_timeout=join
-        )
-    finally:
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)  # the last to leave finds it empty

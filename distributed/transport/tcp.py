@@ -387,6 +387,14 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
+def free_port(address: str) -> int:
+    """A port of `address`, which is this host's, that is free now."""
+    family, target = resolve(address, 0)
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind(target)
+        return int(probe.getsockname()[1])
+
+
 def _listen(family: int, address: str, port: int, world: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
