@@ -47,7 +47,7 @@ def randn(
 
 
 def randint(
-    low: int,
+    low: Any = None,
     high: Any = None,
     size: Any = None,
     *,
@@ -59,6 +59,10 @@ def randint(
     """Integers in [low, high): `randint(high, size)` or `randint(low, high, size)`."""
     if size is None:
         low, high, size = 0, low, high
+    elif low is None or high is None:
+        low, high = 0, low if high is None else high
+    if high is None or size is None:
+        raise TypeError(f"[randint] must be given the upper end and a size, came high={high}, size={size}")
     n = I64 if dtype is None else to_numpy(dtype)
     return finish(
         _of(generator).randint(low, high, size_of("randint", (size,)), dtype=n), requires_grad, device

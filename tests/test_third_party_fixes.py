@@ -64,3 +64,15 @@ def test_names_that_torchvision_and_examples_read() -> None:
     assert ringgrad.hub._get_torch_home() == torch.hub._get_torch_home()
     assert ringgrad.hub.get_dir() == torch.hub.get_dir()
     assert ringgrad.ones(1).is_xpu is torch.ones(1).is_xpu is False
+
+
+def test_randint_with_named_arguments() -> None:
+    same(lambda t: t.randint(7, size=(5,)))
+    same(lambda t: t.randint(high=7, size=(5,)))
+    same(lambda t: t.randint(2, 7, size=(5,)))
+    same(lambda t: t.randint(low=2, high=7, size=(5,)))
+    for library in (torch, ringgrad):
+        with pytest.raises(TypeError):
+            library.randint(7)
+        with pytest.raises(TypeError):
+            library.randint(size=(5,))
