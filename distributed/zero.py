@@ -207,7 +207,8 @@ def _bytes(described: list[list[Any]]) -> int:
 
 
 def _unpacked(table: list[Any], data: np.ndarray) -> dict[int, dict[str, Any]]:
-    states, at = {}, 0
+    states: dict[int, dict[str, Any]] = {}
+    at = 0
     for number, described in table:
         state = states[number] = {}
         for name, dtype, what in described:
