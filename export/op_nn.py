@@ -88,6 +88,23 @@ def _unfold_patches(g: Graph, x: Val, kernel: Any, stride: Any, padding: Any, di
     return g.reshape(picked, g.out[0].shape)
 
 
+@emits("fold_patches")
+def _fold_patches(g: Graph, x: Val, size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> str:
+    """A transposed convolution that sets each element of a patch at its place."""
+    places = [
+        (n + a + b - d * (k - 1) - 1) // s + 1
+        for n, k, s, (a, b), d in zip(size, kernel, stride, padding, dilation)
+    ]
+    count = math.prod(kernel)
+    patches = g.node("Reshape", x, g.ints([-1, count, *places]))
+    each = g.constant(np.eye(count).reshape(count, 1, *kernel), x.dtype)
+    geometry = {"strides": list(stride), "dilations": list(dilation), "pads": _pads(padding)}
+    extra = [n + a + b - ((p - 1) * s + d * (k - 1) + 1)
+             for n, (a, b), p, s, d, k in zip(size, padding, places, stride, dilation, kernel)]  # fmt: skip
+    y = g.node("ConvTranspose", patches, each, output_padding=extra, kernel_shape=list(kernel), **geometry)
+    return g.reshape(y, g.out[0].shape)
+
+
 # ---- pooling
 
 

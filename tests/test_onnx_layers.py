@@ -1,0 +1,144 @@
+"""Every kind of layer, exported for any batch size, against eager."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+import ringgrad as torch  # noqa: E402
+from ringgrad import nn  # noqa: E402
+from ringgrad.nn import functional as F  # noqa: E402
+from ringgrad.onnx import ExportError, export  # noqa: E402
+
+Make = Callable[[int], Any]
+CASES: dict[str, tuple[Callable[[], Any], Make]] = {}
+
+
+def of(*shape: int, count: int = 1, axis: int = 0) -> Make:
+    """Tensors whose batch size stands at `axis`."""
+    return lambda n: tuple(torch.randn(*shape[:axis], n, *shape[axis:]) for _ in range(count))
+
+
+def index(rows: int, *shape: int) -> Make:
+    return lambda n: (torch.randint(0, rows, (n, *shape)),)
+
+
+V = of(8)
+PLACES = {1: of(4, 9), 2: of(4, 8, 10), 3: of(4, 6, 6, 6)}
+CONV = {"in_channels": 4, "out_channels": 6, "kernel_size": 3}
+WITH_PLACES: list[tuple[str, dict[str, Any]]] = [
+    ("Conv", {**CONV, "padding": "same", "groups": 2}),
+    ("Conv", {**CONV, "padding": 1, "padding_mode": "circular"}),
+    ("Conv", {**CONV, "stride": 2, "dilation": 2, "padding": 2, "bias": False}),
+    ("ConvTranspose", {**CONV, "stride": 2, "padding": 1, "output_padding": 1}),
+    ("MaxPool", {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    ("AvgPool", {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    ("AvgPool", {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+    ("AdaptiveAvgPool", {"output_size": 3}),
+    ("AdaptiveMaxPool", {"output_size": 3}),
+    ("LPPool", {"norm_type": 2, "kernel_size": 2}),
+    ("BatchNorm", {"num_features": 4}),
+    ("InstanceNorm", {"num_features": 4, "affine": True}),
+    ("ReflectionPad", {"padding": 2}),
+    ("ReplicationPad", {"padding": 2}),
+    ("ConstantPad", {"padding": 2, "value": 1.0}),
+    ("CircularPad", {"padding": 1}),
+    ("Dropout", {}),
+]
+for _d, _made in PLACES.items():
+    for _i, (_name, _kw) in enumerate(WITH_PLACES):
+        if hasattr(nn, f"{_name}{_d}d"):
+            CASES[f"{_name}{_d}d-{_i}"] = (partial(getattr(nn, f"{_name}{_d}d"), **_kw), _made)
+ACTIVATIONS = """ReLU ReLU6 ELU SELU CELU GELU SiLU Mish Hardtanh Hardswish Hardsigmoid Hardshrink Softshrink Softplus
+    Softsign Sigmoid Tanh Tanhshrink LogSigmoid LeakyReLU PReLU RReLU GLU Identity"""
+for _name in ACTIVATIONS.split():
+    CASES[_name] = (getattr(nn, _name), V)
+CASES |= {
+    "Softmax": (lambda: nn.Softmax(1), V),
+    "Softmin": (lambda: nn.Softmin(1), V),
+    "LogSoftmax": (lambda: nn.LogSoftmax(1), V),
+    "Linear": (lambda: nn.Linear(8, 3), V),
+    "Bilinear": (lambda: nn.Bilinear(8, 8, 3), of(8, count=2)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), PLACES[2]),
+    "LocalResponseNorm": (lambda: nn.LocalResponseNorm(3), PLACES[2]),
+    "RMSNorm": (lambda: nn.RMSNorm(8), V),
+    "LayerNorm": (lambda: nn.LayerNorm((8, 10)), PLACES[2]),
+    "PixelShuffle": (lambda: nn.PixelShuffle(2), PLACES[2]),
+    "PixelUnshuffle": (lambda: nn.PixelUnshuffle(2), PLACES[2]),
+    "ChannelShuffle": (lambda: nn.ChannelShuffle(2), PLACES[2]),
+    "Unfold": (lambda: nn.Unfold(3, padding=1), PLACES[2]),
+    "Fold": (lambda: nn.Fold((8, 10), 2, stride=2), of(8, 20)),
+    "Fold, overlapping": (lambda: nn.Fold((8, 10), 3, padding=1), of(9, 80)),
+    "Upsample": (lambda: nn.Upsample(scale_factor=2), PLACES[2]),
+    "bilinear": (lambda: nn.Upsample(size=(5, 7), mode="bilinear"), PLACES[2]),
+    "bicubic": (lambda: nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True), PLACES[2]),
+    "Flatten": (nn.Flatten, PLACES[2]),
+    "Unflatten": (lambda: nn.Unflatten(1, (2, 2)), PLACES[2]),
+    "CosineSimilarity": (nn.CosineSimilarity, of(8, count=2)),
+    "PairwiseDistance": (nn.PairwiseDistance, of(8, count=2)),
+    "Embedding": (lambda: nn.Embedding(9, 3, padding_idx=0), index(9, 5)),
+    "MultiheadAttention": (lambda: nn.MultiheadAttention(8, 2, batch_first=True), of(5, 8, count=3)),
+    "TransformerDecoderLayer": (lambda: nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), of(5, 8, count=2)),
+    "Transformer": (lambda: nn.Transformer(8, 2, 1, 1, 16, batch_first=True), of(5, 8, count=2)),
+    "LSTMCell": (lambda: nn.LSTMCell(8, 3), V),
+    "GRUCell": (lambda: nn.GRUCell(8, 3), V),
+    "RNNCell": (lambda: nn.RNNCell(8, 3, nonlinearity="relu"), V),
+    "LSTM with projection": (lambda: nn.LSTM(8, 4, proj_size=2), of(3, 8, axis=1)),
+    "LSTM without bias": (lambda: nn.LSTM(8, 4, bias=False), of(3, 8, axis=1)),
+    "MaxPool with indices": (lambda: nn.MaxPool2d(2, return_indices=True), PLACES[2]),
+    "AdaptiveLogSoftmax": (lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 10]).log_prob, V),
+    "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 3)), V),
+    "spectral_norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3)), V),
+    "normalize": (lambda: F.normalize, V),
+    "einsum": (lambda: lambda x: torch.einsum("bij,bik->bjk", x, x), PLACES[1]),
+    "cdist": (lambda: lambda x: torch.cdist(x, x), PLACES[1]),
+    "sort": (lambda: lambda x: torch.sort(x, dim=1), V),
+    "max": (lambda: lambda x: x.max(dim=1), V),
+    "repeat": (lambda: lambda x: (x.repeat(2, 3), x.repeat_interleave(2, 1)), V),
+    "std_mean": (lambda: lambda x: torch.std_mean(x, 1), V),
+    "addmm": (lambda: lambda x: torch.addmm(x, x, torch.eye(8)), V),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_layer_runs_with_another_batch_size(name: str) -> None:
+    build, make = CASES[name]
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PyTorch warns of too: nested tensors, weight_norm
+        layer = build()
+    args = make(2)
+    names = [f"x{i}" for i in range(len(args))]
+    axis = 1 if name.startswith("LSTM ") else 0
+    proto = export(layer, args, input_names=names, dynamic_axes={n: {axis: "batch"} for n in names})
+    onnx.checker.check_model(proto, full_check=True)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    runner = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    if isinstance(layer, nn.Module):
+        layer.eval()
+    for size in (2, 3):
+        args = make(size)
+        found = runner.run(None, {n: t.numpy() for n, t in zip(names, args)})
+        want = flat(layer(*args))
+        assert len(found) == len(want)
+        for y, w in zip(found, want):
+            np.testing.assert_allclose(y, w.detach().numpy(), rtol=1e-4, atol=2e-5)
+
+
+def flat(result: Any) -> list[Any]:
+    return [t for part in result for t in flat(part)] if isinstance(result, tuple) else [result]
+
+
+@pytest.mark.parametrize("build", [lambda: nn.EmbeddingBag(9, 3), lambda: lambda i: F.one_hot(i, 9)])
+def test_what_bypasses_the_ops_is_refused_not_frozen(build: Any) -> None:
+    with pytest.raises(ExportError, match="depends on the inputs' values"):
+        export(build(), index(9, 5)(2))
