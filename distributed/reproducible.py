@@ -39,10 +39,13 @@ class ShardBuffers:
         self.kept: list[np.ndarray] = []
 
     def begin(self) -> None:
-        self.base = [b.array.copy() for b in self.module.buffers()]
+        if self.base:
+            self.base = [b.array.copy() for b in self.module.buffers()]
 
     def close(self, shard: int, first: bool) -> None:
         """Note what a shard made of them, and put them back."""
+        if not self.base:
+            return
         buffers = list(self.module.buffers())
         if first:
             self.kept = [b.array.copy() for b in buffers]
@@ -58,6 +61,8 @@ class ShardBuffers:
         self._write(buffers, self.base)
 
     def finish(self) -> None:
+        if not self.base:
+            return
         buffers = list(self.module.buffers())
         if self.sum is not None:
             self.sum.launch()
@@ -83,22 +88,31 @@ class ShardBuffers:
 
 
 class KeyedRandom:
-    """Within: random numbers of ringgrad, `random` and NumPy's global generator follow from the key alone."""
+    """Within: random numbers of ringgrad, `random` and NumPy's global generator follow from the last key alone.
+
+    After it they go on as if nothing had been drawn.
+    """
 
     def __init__(self, *key: int) -> None:
-        digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-        self.seed = int.from_bytes(digest, "little")
+        self.first = key
 
-    def __enter__(self) -> None:
-        own = generator.default_generator
-        self.before = own.get_state(), random.getstate(), np.random.get_state()
-        own.manual_seed(self.seed)
-        random.seed(self.seed)
-        np.random.seed(self.seed & 0xFFFFFFFF)
+    def __enter__(self) -> KeyedRandom:
+        # Seeding gives the generator a new stream, so that holding on to the old one is enough.
+        self.before = vars(generator.default_generator).copy(), random.getstate(), np.random.get_state()
+        self.key(*self.first)
+        return self
+
+    def key(self, *key: int) -> None:
+        """Start again at another key."""
+        seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+        generator.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
 
     def __exit__(self, *_: object) -> None:
         own, python, numpy = self.before
-        generator.default_generator.set_state(own)
+        vars(generator.default_generator).clear()
+        vars(generator.default_generator).update(own)
         random.setstate(python)
         np.random.set_state(numpy)
 
@@ -135,13 +149,14 @@ class ShardedStep:
         self.buffers.begin()
         done = False
         try:
-            for shard in own:
-                part = cut(shard - own.start)
-                with KeyedRandom(self.seed, self.step, shard):
+            with KeyedRandom() as numbers:
+                for shard in own:
+                    part = cut(shard - own.start)
+                    numbers.key(self.seed, self.step, shard)
                     self.reducer.open(shard)
                     yield part if len(part) > 1 else part[0]
-                self.reducer.close()
-                self.buffers.close(shard, first=shard == own.start)
+                    self.reducer.close()
+                    self.buffers.close(shard, first=shard == own.start)
             self.reducer.finish(f"step {self.step} seed {self.seed}, {rows} rows a shard")
             self.buffers.finish()
             self.step += 1

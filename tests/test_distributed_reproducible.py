@@ -38,14 +38,17 @@ PYTHON, BIN = sys.executable, Path(sys.executable).parent
 class PerThread:
     """A default generator for each thread, as each process has one."""
 
-    def __init__(self) -> None:
-        self.local = threading.local()
+    local = threading.local()
+
+    def _own(self) -> generator.Generator:
+        if not hasattr(PerThread.local, "generator"):
+            PerThread.local.generator = generator.Generator()
+        return PerThread.local.generator
 
     def __getattr__(self, name: str) -> Any:
-        own = self.__dict__["local"]
-        if not hasattr(own, "generator"):
-            own.generator = generator.Generator()
-        return getattr(own.generator, name)
+        return getattr(self._own(), name)
+
+    __dict__ = property(lambda self: vars(self._own()))  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
