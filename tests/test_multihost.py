@@ -1,0 +1,373 @@
+"""Two hosts of two ranks each, played by network namespaces: under ringrun and under mpirun, alive and dying.
+
+Needs root and iproute2. Run as a script this file is the worker: `test_multihost.py MODE FOLDER`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_distributed_group import CASES, read_results, run_all
+
+sys.path.pop(0)
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+RANKS, HOSTS = 2, 2
+
+
+class Network:
+    """Two hosts on one wire. Names carry our process number, so that runs at once do not meet."""
+
+    def __init__(self, folder: Path) -> None:
+        tag = os.getpid() % 100000
+        self.names = [f"rg{tag}n{i}" for i in range(HOSTS)]
+        self.wires = [f"rg{tag}v{i}" for i in range(HOSTS)]
+        self.addresses = [f"10.{77 + tag // 250 % 100}.{tag % 250}.{i + 1}" for i in range(HOSTS)]
+        self.folder = folder
+
+    def up(self) -> None:
+        for name in self.names:
+            self.ip("netns", "add", name)
+            self.ip("-n", name, "link", "set", "lo", "up")
+        first, second = zip(self.wires, self.names)
+        self.ip(
+            "link",
+            "add",
+            first[0],
+            "netns",
+            first[1],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            second[0],
+            "netns",
+            second[1],
+        )
+        hosts = "".join(f"{a} {n}\n" for a, n in zip(self.addresses, self.names))
+        for name, wire, address in zip(self.names, self.wires, self.addresses):
+            self.ip("-n", name, "addr", "add", f"{address}/24", "dev", wire)
+            self.ip("-n", name, "link", "set", wire, "up")
+            # `ip netns exec` lays this file over /etc/hosts.
+            Path("/etc/netns", name).mkdir(parents=True)
+            Path("/etc/netns", name, "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+
+    def down(self) -> None:
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
+
+    def cut(self, yes: bool) -> None:
+        """Pull the cable, or put it in again."""
+        self.ip("-n", self.names[1], "link", "set", self.wires[1], "down" if yes else "up")
+
+    def on(self, host: int, *command: str) -> list[str]:
+        """The command as run by that host: its network, and its name, which tells MPI that memory ends here."""
+        name = self.names[host]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            name,
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            f'hostname {name}; exec "$@"',
+            "-",
+            *command,
+        ]
+
+    def remote_shell(self) -> Path:
+        """What mpirun takes for ssh: `shell [options] HOST COMMAND...`."""
+        path = self.folder / "remote-shell"
+        cases = "".join(f"{a}|{n}) name={n};;\n" for a, n in zip(self.addresses, self.names))
+        path.write_text(
+            '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nhost=$1; shift\n'
+            f'case $host in {cases} *) echo "no host $host" >&2; exit 1;; esac\n'
+            'exec ip netns exec $name unshare --uts sh -c "hostname $name; exec sh -c \\"\\$0\\"" "$*"\n'
+        )
+        path.chmod(0o755)
+        return path
+
+    @staticmethod
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("network namespaces need root, ip and unshare")
+    net = Network(tmp_path_factory.mktemp("network"))
+    try:
+        try:
+            net.up()
+        except (subprocess.CalledProcessError, OSError) as error:
+            pytest.skip(f"this kernel or container makes no network namespaces: {error}")
+        yield net
+    finally:
+        net.down()
+
+
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("RINGGRAD_")} | {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def start(command: list[str], token: str = "") -> subprocess.Popen[str]:
+    environ = ENVIRON | ({"RINGGRAD_TOKEN": token} if token else {})
+    return subprocess.Popen(
+        command,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(job: subprocess.Popen[str], limit: float = 60) -> str:
+    """Its output. Fails if it does not end."""
+    try:
+        return job.communicate(timeout=limit)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        pytest.fail(f"the job must end within {limit} s, and still runs:\n{job.communicate()[0]}")
+
+
+def ringrun(
+    net: Network, mode: str, folder: Path, tokens: Sequence[str] | None = None
+) -> list[subprocess.Popen[str]]:
+    """One ringrun a host, on a port of their own; with one token, or one each."""
+    secret = os.urandom(16).hex()
+    port = str(20000 + int(secret[:4], 16) % 10000)
+    place = [
+        "--nnodes",
+        str(HOSTS),
+        "--master-addr",
+        net.addresses[0],
+        "--master-port",
+        port,
+        "-n",
+        str(RANKS),
+    ]
+    jobs = []
+    for host in range(HOSTS):
+        script = ["--node-rank", str(host), __file__, mode, str(folder)]
+        command = net.on(host, sys.executable, "-m", "ringgrad.launch", *place, *script)
+        jobs.append(start(command, tokens[host] if tokens else secret))
+    return jobs
+
+
+def mpirun(net: Network, mode: str, folder: Path) -> str:
+    pytest.importorskip("mpi4py")
+    if not (BIN / "mpirun").exists() or "HYDRA" not in _version():
+        pytest.skip("no MPICH mpirun beside this Python")
+    hosts = ",".join(f"{name}:{RANKS}" for name in net.names)
+    return finish(
+        start(
+            net.on(
+                0,
+                str(BIN / "mpirun"),
+                "-launcher",
+                "ssh",
+                "-launcher-exec",
+                str(net.remote_shell()),
+                "-hosts",
+                hosts,
+                "-n",
+                str(HOSTS * RANKS),
+                sys.executable,
+                __file__,
+                mode,
+                str(folder),
+            )
+        )
+    )
+
+
+def _version() -> str:
+    return subprocess.run([str(BIN / "mpirun"), "--version"], capture_output=True, text=True).stdout.upper()
+
+
+def run(net: Network, launcher: str, mode: str, folder: Path) -> str:
+    if launcher == "mpirun":
+        return mpirun(net, mode, folder)
+    return "".join(finish(job) for job in ringrun(net, mode, folder))
+
+
+@pytest.mark.parametrize("launcher", ["ringrun", "mpirun"])
+def test_every_collective_over_two_hosts(network: Network, launcher: str, tmp_path: Path) -> None:
+    output = run(network, launcher, "cases", tmp_path)
+    for name in CASES:
+        read_results(tmp_path, HOSTS * RANKS, name, output)
+    between = "mpi" if launcher == "mpirun" else "tcp"
+    assert (tmp_path / "transport").read_text() == f"shm+{between}"
+
+
+@pytest.mark.parametrize("launcher", ["ringrun", "mpirun"])
+def test_data_parallel_training_agrees_with_one_process(
+    network: Network, launcher: str, tmp_path: Path
+) -> None:
+    output = run(network, launcher, "train", tmp_path)
+    rows = [tmp_path / f"rank{rank}.npy" for rank in range(HOSTS * RANKS)]
+    assert all(row.exists() for row in rows), output
+    parameters = [np.load(row) for row in rows]
+    assert all((p == parameters[0]).all() for p in parameters[1:])
+    alone = train(0, 1)
+    assert np.abs(alone - parameters[0]).max() < 1e-5
+    assert np.abs(alone - train(0, 1, steps=0)).max() > 1e-2  # it did learn something
+
+
+def started(jobs: list[subprocess.Popen[str]], folder: Path) -> None:
+    """Wait until all ranks are in their loop."""
+    end = time.monotonic() + 30
+    while len(list(folder.glob("started*"))) < HOSTS * RANKS:
+        assert time.monotonic() < end and all(job.poll() is None for job in jobs), [
+            job.communicate()[0] for job in jobs if job.poll() is not None
+        ]
+        time.sleep(0.02)
+
+
+def test_the_death_of_a_host_ends_the_others(network: Network, tmp_path: Path) -> None:
+    first, second = jobs = ringrun(network, "loop", tmp_path)
+    started(jobs, tmp_path)
+    killed = time.monotonic()
+    second.kill()  # its guard ends its workers
+    output = finish(first, limit=20)
+    assert first.returncode == 1, output
+    assert "PeerFailure: [distributed] rank " in output and " died" in output, output
+    for rank in range(RANKS):
+        assert float((tmp_path / f"ended{rank}").read_text()) - killed < 10
+    finish(second)
+
+
+def test_an_error_on_one_host_is_told_on_the_other(network: Network, tmp_path: Path) -> None:
+    first, second = ringrun(network, "raise", tmp_path)
+    told, raised = finish(first, limit=30), finish(second, limit=30)
+    assert first.returncode == second.returncode == 1
+    assert 'raise ValueError("boom")' in raised and "failed first: ValueError: boom" in raised, raised
+    assert "rank 3 failed: ValueError: boom" in told, told
+
+
+def test_a_cut_wire_ends_both_sides(network: Network, tmp_path: Path) -> None:
+    jobs = ringrun(network, "loop", tmp_path)
+    started(jobs, tmp_path)
+    network.cut(True)
+    cut = time.monotonic()
+    try:
+        outputs = [finish(job, limit=30) for job in jobs]
+    finally:
+        network.cut(False)
+    for job, output in zip(jobs, outputs):
+        assert job.returncode == 1, output
+        assert "PeerFailure: [distributed] rank " in output, output
+        assert "no sign of life" in output or "can not be reached" in output, output
+    ends = [float((tmp_path / f"ended{rank}").read_text()) - cut for rank in range(HOSTS * RANKS)]
+    assert max(ends) < 20, ends
+
+
+def test_a_host_with_another_token_is_told_so(network: Network, tmp_path: Path) -> None:
+    first, second = ringrun(
+        network, "loop", tmp_path, tokens=["a token of the tests", "another of the tests"]
+    )
+    try:
+        output = finish(second, limit=20)
+        assert "must hold this job's token, and does not" in output, output
+    finally:
+        first.terminate()
+        finish(first)
+
+
+# The worker.
+
+
+def train(
+    rank: int, world: int, wrap: Callable[[Any], Any] = lambda model: model, steps: int = 6
+) -> np.ndarray:
+    """Parameters, flat, after some steps of a small transformer on its share of a global batch of 8."""
+    import ringgrad as torch
+    from ringgrad import nn
+    from ringgrad.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.place = nn.Embedding(32, 48), nn.Embedding(16, 48)
+            self.norm, self.qkv, self.out = nn.LayerNorm(48), nn.Linear(48, 144), nn.Linear(48, 48)
+            self.head = nn.Sequential(nn.LayerNorm(48), nn.Linear(48, 96), nn.GELU(), nn.Linear(96, 32))
+
+        def forward(self, x: Any) -> Any:
+            h = self.embed(x) + self.place(torch.arange(16))
+            q, k, v = self.qkv(self.norm(h)).reshape(x.shape[0], 16, 3, 4, 12).permute(2, 0, 3, 1, 4)
+            a = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(h.shape)
+            return self.head(h + self.out(a))
+
+    torch.manual_seed(7)
+    block = Block()
+    model = wrap(block)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    text = np.random.default_rng(3).integers(0, 32, (steps, 8, 17))
+    share = slice(rank * 8 // world, (rank + 1) * 8 // world)
+    for batch in text:
+        rows = torch.tensor(batch[share])
+        loss = F.cross_entropy(model(rows[:, :-1]).reshape(-1, 32), rows[:, 1:].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return np.concatenate([p.detach().numpy().ravel() for p in block.parameters()])
+
+
+def loop(rank: int, folder: Path) -> None:
+    from ringgrad.distributed.process_group import world_group
+
+    group = world_group()
+    array = np.zeros(50_000, np.float32)
+    try:
+        for step in range(10**9):
+            group.all_reduce(array)
+            if step == 3:
+                (folder / f"started{rank}").touch()
+    finally:
+        (folder / f"ended{rank}").write_text(str(time.monotonic()))
+
+
+def main(mode: str, folder: Path) -> None:
+    import ringgrad.distributed as dist
+    from ringgrad.distributed.process_group import world_group
+
+    dist.init_process_group(timeout=60)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    if mode == "cases":
+        if rank == 0:
+            (folder / "transport").write_text(dist.get_backend())
+        run_all(world_group(), folder)
+    elif mode == "train":
+        np.save(folder / f"rank{rank}.npy", train(rank, world, dist.DistributedDataParallel))
+    elif mode == "raise":
+        dist.barrier()
+        if rank == 3:
+            raise ValueError("boom")
+        dist.barrier()
+    else:
+        loop(rank, folder)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
