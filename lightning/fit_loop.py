@@ -1,0 +1,332 @@
+"""The training loop. It is the documentation of what happens when: read `run` from top to bottom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd import enable_grad
+from ..tensor import Tensor
+from .checkpoint import restore_rng
+from .evaluation_loop import EvaluationLoop
+from .loaders import count, iterate, loaders_of
+from .results import Results
+from .seeding import rng_state, set_rng_state
+
+
+class FitLoop:
+    """Epochs of training batches, with validation in between."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.epoch = 0
+        self.global_step = 0  # optimizer steps
+        self.batches_that_stepped = 0  # loggers count in these
+        self.batch = 0  # batches of this epoch that are done
+        self.is_last = False
+        self.in_epoch = self.epoch_over = False  # for checkpoints: where in the epoch training stands
+        self.validated = True  # validation, if it is due after the last batch, has begun
+        self.takes_idx = True
+        self.loader: Any = None
+        self.val_every: int | None = None
+        self.epoch_rng: dict[str, Any] | None = None
+        self.resumed: dict[str, Any] | None = None
+        self.total: int | None = None
+        self.results = Results(trainer)
+        self.validation = EvaluationLoop(trainer, "validation")
+
+    def prepare(self, train: Any, val: Any) -> None:
+        """Gets the loaders, and finds out after which batches to validate."""
+        t = self.trainer
+        found = loaders_of(t, "train", train)
+        if not found:
+            raise ValueError(
+                "[fit] needs training data: pass fit(model, train_dataloaders) or a datamodule, or define "
+                "train_dataloader()"
+            )
+        self.loader = found[0]
+        self.total = count(self.loader, t.limit("train"), "limit_train_batches")
+        if self.total == 0 and t.limit_train_batches != 0:
+            raise ValueError(
+                "[fit] needs training data, came a loader without batches (drop_last or an empty dataset?)"
+            )
+        self.validation.prepare(val)
+        self.val_every = self._val_every() if self.validation.has_batches else None
+
+    def _val_every(self) -> int | None:
+        """The number of batches between validations; None: at the end of the epoch."""
+        interval = self.trainer.val_check_interval
+        if isinstance(interval, int):
+            if (
+                self.total is not None
+                and interval > self.total
+                and self.trainer.check_val_every_n_epoch is not None
+            ):
+                raise ValueError(
+                    f"[Trainer] val_check_interval={interval} must be at most the {self.total} batches of an epoch, or "
+                    "check_val_every_n_epoch be None, with which batches are counted over epochs"
+                )
+            return interval
+        if interval == 1.0:
+            return None
+        if self.total is None:
+            raise ValueError(
+                f"[Trainer] val_check_interval={interval} needs a loader with a length: give a number of batches"
+            )
+        return max(1, int(self.total * interval))
+
+    def run(self) -> None:
+        """Trains until epochs, steps or time are over, or someone sets `trainer.should_stop`."""
+        t = self.trainer
+        self.prepare(t.given["train"], t.given["val"])
+        if self.total == 0:
+            return
+        self._sanity_check()
+        t.lightning_module.train()
+        t.place = "on_train_start"
+        t.results = self.results
+        t.hooks("on_train_start")
+        with enable_grad():
+            while not self._done():
+                if self.run_epoch():
+                    self.epoch += 1
+        t.hooks("on_train_end")
+
+    def run_epoch(self) -> bool:
+        """One epoch; False: it was ended before its last batch."""
+        t, hooks = self.trainer, self.trainer.hooks
+        t.results = self.results
+        sampler = getattr(self.loader, "sampler", None)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(self.epoch)
+        resumed, self.resumed = self.resumed, None
+        skip = 0
+        if resumed is None:
+            self.batch, self.epoch_rng = 0, rng_state()
+            hooks("on_train_epoch_start")
+        else:  # in the middle of an epoch: draw its batches again, then go on from where the save was
+            skip = self.batch
+            states = resumed["loops"]["fit_loop"]["epoch_rng"]
+            if len(states) == t.world_size:
+                self.epoch_rng = states[t.global_rank]
+                set_rng_state(self.epoch_rng)
+            else:
+                self.epoch_rng = rng_state()
+
+        def after_skip() -> None:
+            if resumed is not None:
+                restore_rng(t, resumed)
+                if not self.validated and self._should_validate(self.batch - 1):
+                    self.validate()
+                self.validated = True
+
+        stopped, self.in_epoch = False, True
+        for batch_idx, batch, self.is_last in iterate(self.loader, self.total, skip, after_skip):
+            if not self.run_batch(batch, batch_idx):
+                break
+            if self._should_validate(batch_idx):
+                self.validate()
+            self.validated = True
+            if stopped := self._steps_over() or (t.should_stop and self._may_stop()):
+                break
+        t.log_metrics(self.results.publish_epoch())
+        hooks("on_train_epoch_end")
+        t.log_metrics(self.results.publish_epoch())  # what the hooks have logged
+        over = not stopped or self.is_last
+        if over:
+            t.step_schedulers("epoch", plateau=True)
+        self.epoch_over = over
+        hooks("monitors")
+        self.epoch_over, self.in_epoch = False, not over
+        return over
+
+    def run_batch(self, batch: Any, batch_idx: int) -> bool:
+        """One batch; False: the rest of the epoch is to be left out."""
+        t, hooks = self.trainer, self.trainer.hooks
+        self.validated = False
+        batch = t.transfer(batch, 0)
+        self.results.batch = batch
+        if -1 in hooks("on_train_batch_start", batch, batch_idx):
+            return False
+        if t.lightning_module.automatic_optimization:
+            outputs = self.optimize(batch, batch_idx)
+        else:
+            before = self.global_step
+            outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=False)
+            self.batches_that_stepped += self.global_step > before
+        self.batch = batch_idx + 1
+        if self.is_last and t.lightning_module.automatic_optimization:
+            t.step_schedulers("epoch", plateau=False)
+        hooks("on_train_batch_end", outputs, batch, batch_idx)
+        if self.results.items:
+            values = self.results.publish_step()
+            if values and t.loggers and self._should_log():
+                t.log_metrics(values)
+        return True
+
+    def optimize(self, batch: Any, batch_idx: int) -> Any:
+        """Forward, backward and, unless gradients are to be accumulated, an update."""
+        t = self.trainer
+        module, hooks, every = t.lightning_module, t.hooks, t.accumulate_grad_batches
+        optimizer = t.optimizers[0] if t.optimizers else None
+        accumulating = every > 1 and (batch_idx + 1) % every != 0 and not self.is_last
+        outputs: Any = None
+
+        def gradients() -> Any:
+            nonlocal outputs
+            outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=True)
+            if optimizer is not None and batch_idx % every == 0:
+                hooks("on_before_zero_grad", optimizer)
+                module.optimizer_zero_grad(self.epoch, batch_idx, optimizer)
+            if outputs is None:
+                return None
+            loss = outputs["loss"]
+            if every > 1:
+                loss = loss / every
+            hooks("on_before_backward", loss)
+            module.backward(loss)
+            hooks("on_after_backward")
+            outputs = {**outputs, "loss": outputs["loss"].detach()}
+            return outputs["loss"]
+
+        def closure() -> Any:
+            loss = gradients()
+            hooks("on_before_optimizer_step", optimizer)
+            module.configure_gradient_clipping(optimizer, t.gradient_clip_val, t.gradient_clip_algorithm)
+            return loss
+
+        if accumulating:
+            with t.strategy.no_sync():
+                gradients()
+        elif optimizer is None:
+            gradients()
+            self.batches_that_stepped += 1
+        else:
+            module.optimizer_step(self.epoch, batch_idx, optimizer, closure)
+            self.global_step += 1
+            self.batches_that_stepped += 1
+            t.step_schedulers("step", plateau=True)
+        return outputs
+
+    def _training_step(self, batch: Any, batch_idx: int) -> Any:
+        t = self.trainer
+        before, t.place = t.place, "training_step"
+        try:
+            with t.precision.forward_context():
+                return t.training_step(batch, batch_idx) if self.takes_idx else t.training_step(batch)
+        finally:
+            t.place = before
+
+    def validate(self) -> None:
+        """A round of validation between two training batches."""
+        t = self.trainer
+        self.validated = True
+        self.validation.run()
+        t.results = self.results
+        t.place = ""
+
+    # ---- when
+
+    def _sanity_check(self) -> None:
+        """A few batches of validation first: a mistake there shows now, not after an epoch."""
+        t = self.trainer
+        if t.num_sanity_val_steps == 0 or not self.validation.has_batches or self.resumed is not None:
+            return
+        before = rng_state()
+        t.sanity_checking = True
+        t.hooks("on_sanity_check_start")
+        self.validation.run(t.num_sanity_val_steps)
+        t.hooks("on_sanity_check_end")
+        t.sanity_checking = False
+        t.callback_values.clear()
+        t.progress_bar_values.clear()
+        set_rng_state(before)  # training draws the same numbers with the check and without
+
+    def _done(self) -> bool:
+        t = self.trainer
+        if t.max_epochs is not None and t.max_epochs != -1 and self.epoch >= t.max_epochs:
+            return True
+        return self._steps_over() or (t.should_stop and self._may_stop())
+
+    def _steps_over(self) -> bool:
+        return self.trainer.max_steps != -1 and self.global_step >= self.trainer.max_steps
+
+    def _may_stop(self) -> bool:
+        t = self.trainer
+        return self.global_step >= (t.min_steps or 0) and self.epoch + 1 >= (t.min_epochs or 0)
+
+    def _should_validate(self, batch_idx: int) -> bool:
+        t = self.trainer
+        if not self.validation.has_batches:
+            return False
+        every_epochs = t.check_val_every_n_epoch
+        if every_epochs is not None and (self.epoch + 1) % every_epochs:
+            return False
+        if self.val_every is None:
+            return self.is_last
+        done = batch_idx + 1
+        if every_epochs is None and self.total is not None:
+            done += self.epoch * self.total
+        return done % self.val_every == 0
+
+    def _should_log(self) -> bool:
+        t = self.trainer
+        return t.fast_dev_run or (
+            t.log_every_n_steps > 0 and self.batches_that_stepped % t.log_every_n_steps == 0
+        )
+
+    # ---- checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in training; to be called on all workers."""
+        return {
+            "epoch": self.epoch,
+            "global_step": self.global_step,
+            "batches_that_stepped": self.batches_that_stepped,
+            "batch": self.batch,
+            "is_last": self.is_last,
+            "validated": self.validated,
+            "in_epoch": self.in_epoch,
+            "epoch_over": self.epoch_over,
+            "epoch_rng": self.trainer.strategy.gather_object(self.epoch_rng),
+            "results": self.trainer.strategy.gather_object(self.results.state_dict()),
+            "values": dict(self.trainer.callback_values),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        t = self.trainer
+        self.epoch, self.global_step = state["epoch"], state["global_step"]
+        self.batches_that_stepped, self.batch = state["batches_that_stepped"], state["batch"]
+        t.callback_values.update(state["values"])
+        if state["epoch_over"] or not state["in_epoch"]:
+            self.epoch += state["epoch_over"]
+            restore_rng(t, t.checkpoint)
+            return
+        self.resumed, self.is_last, self.validated = t.checkpoint, state["is_last"], state["validated"]
+        if len(state["results"]) == t.world_size:
+            self.results.load_state_dict(state["results"][t.global_rank])
+
+
+def _outputs(returned: Any, needs_loss: bool) -> Any:
+    """What training_step returned, as a dict with "loss"."""
+    if returned is None:
+        return None
+    if isinstance(returned, Tensor):
+        returned = {"loss": returned}
+    elif not isinstance(returned, dict):
+        raise TypeError(
+            "[training_step] must return a loss (a Tensor), a dict with 'loss', or None to leave the batch out, came "
+            f"{type(returned).__name__}"
+        )
+    if not needs_loss:
+        return returned
+    loss = returned.get("loss")
+    if not isinstance(loss, Tensor):
+        raise TypeError(
+            f"[training_step] the dict that it returns must have 'loss', a Tensor, came {type(loss).__name__} "
+            f"among {sorted(returned)}"
+        )
+    if loss.numel() != 1:
+        raise ValueError(
+            f"[training_step] the loss must be one number, came shape {tuple(loss.shape)}: take its mean()"
+        )
+    return returned

@@ -1,0 +1,66 @@
+"""CSVLogger: metrics.csv, one row a step, and hparams.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from argparse import Namespace
+from typing import Any
+
+from .logger import FolderLogger, as_dict
+
+
+class CSVLogger(FolderLogger):
+    """Writes metrics.csv and hparams.json into save_dir/name/version_<n>.
+
+    flush_logs_every_n_steps: calls between writes; everything is written at the end too.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        super().__init__(save_dir, name, version)
+        self.prefix, self.flush_logs_every_n_steps = prefix, flush_logs_every_n_steps
+        self.rows: list[dict[str, float]] = []
+        self.columns: list[str] = []
+        self._written = 0  # rows that are in the file already
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        values = {(f"{self.prefix}-{k}" if self.prefix else k): float(v) for k, v in metrics.items()}
+        values["step"] = len(self.rows) if step is None else step
+        if self.rows and len(self.rows) > self._written and self.rows[-1]["step"] == values["step"]:
+            self.rows[-1].update(values)
+        else:
+            self.rows.append(values)
+        if len(self.rows) - self._written >= self.flush_logs_every_n_steps:
+            self.save()
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
+        os.makedirs(self.log_dir, exist_ok=True)
+        with open(os.path.join(self.log_dir, "hparams.json"), "w") as file:
+            json.dump(as_dict(params), file, indent=2, default=str)
+
+    def save(self) -> None:
+        if len(self.rows) == self._written:
+            return
+        os.makedirs(self.log_dir, exist_ok=True)
+        fresh = self.rows[self._written :]
+        columns = sorted({name for row in fresh for name in row} - set(self.columns))
+        path = os.path.join(self.log_dir, "metrics.csv")
+        if columns or not self._written:  # new columns: the file is written anew
+            self.columns += columns
+            fresh, mode = self.rows, "w"
+        else:
+            mode = "a"
+        with open(path, mode, newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            if mode == "w":
+                writer.writeheader()
+            writer.writerows(fresh)
+        self._written = len(self.rows)
