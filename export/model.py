@@ -38,7 +38,7 @@ def export(
     Raises ExportError, which names the op and the line, for what has no ONNX form: values that steer Python, results
     that bypass the recorded ops, ops that ONNX lacks. Needs the package onnx.
     """
-    onnx = _onnx()
+    onnx = require_onnx()
     if not isinstance(opset_version, int) or not OPSETS[0] <= opset_version <= OPSETS[1]:
         raise ValueError(f"[onnx] opset_version must be in {list(OPSETS)}, came {opset_version!r}")
     args = args if isinstance(args, tuple) else (args,)
@@ -65,7 +65,8 @@ def export(
     return proto
 
 
-def _onnx() -> Any:
+def require_onnx() -> Any:
+    """The package onnx, or an error that names the extra."""
     try:
         import onnx
     except ImportError:
@@ -309,4 +310,4 @@ def _info(onnx: Any, name: str, merged: Merged, id: int) -> Any:
     return onnx.helper.make_tensor_value_info(name, kind, shape)
 
 
-__all__ = ["export"]
+__all__ = ["export", "require_onnx"]

@@ -20,7 +20,7 @@ import ringgrad.nn.layers.rnn  # noqa: E402
 from ringgrad.autograd.engine import wrap  # noqa: E402
 from ringgrad.autograd.op import tensor_ops  # noqa: E402
 from ringgrad.export.table import emitters  # noqa: E402
-from ringgrad.onnx import ExportError, export  # noqa: E402
+from ringgrad.onnx import ExportError, OnnxModule, export, load  # noqa: E402
 
 BY_COMPOSITE = {"rms_norm", "batch_norm"}
 # What the samples hold that ONNX cannot say, by op and number.
@@ -73,8 +73,12 @@ def test_an_op_gives_what_eager_gives(name: str, number: int) -> None:
             export(model, tuple(tensors))
         return
     found = run(export(model, tuple(tensors)), *(t.array for t in tensors))
-    assert len(found) == len(want)
-    for y, w in zip(found, want):
+    again = OnnxModule(export(model, tuple(tensors)))(*tensors)
+    again = list(again) if isinstance(again, tuple) else [again]
+    assert len(found) == len(want) == len(again)
+    for y, z, w in zip(found, again, want):
+        assert z.array.shape == w.array.shape and z.array.dtype == w.array.dtype
+        np.testing.assert_allclose(z.array, w.array, rtol=2e-5, atol=2e-6)
         assert y.shape == w.array.shape and y.dtype == w.array.dtype
         np.testing.assert_allclose(y, w.array, rtol=2e-5, atol=2e-6)
 
@@ -243,3 +247,34 @@ def test_wrong_arguments_are_refused() -> None:
         export(rg.nn.ReLU(), ())
     with pytest.raises(TypeError, match="must return Tensors"):
         export(lambda x: 3, X)
+
+
+def test_a_file_is_loaded_as_a_module(tmp_path: Path) -> None:
+    model = rg.nn.Sequential(rg.nn.Linear(4, 3), rg.nn.ReLU())
+    export(model, X, tmp_path / "m.onnx", dynamic_axes={"input": {0: "n"}})
+    loaded = load(tmp_path / "m.onnx")
+    assert set(loaded.state_dict()) == {"0.weight", "0.bias"}
+    x = rg.randn(7, 4)
+    np.testing.assert_allclose(loaded(x).numpy(), model(x).detach().numpy(), rtol=1e-6)
+    with pytest.raises(TypeError, match="takes the inputs"):
+        loaded()
+
+
+def test_files_with_unknown_nodes_are_refused(tmp_path: Path) -> None:
+    def file(kind: str, opset: int = 18, **attributes: Any) -> Path:
+        info = [onnx.helper.make_tensor_value_info(n, 1, [3, 4]) for n in "xy"]
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node(kind, ["x"], ["y"], **attributes)], "g", info[:1], info[1:]
+        )
+        proto = onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8
+        )
+        onnx.save(proto, str(tmp_path / "m.onnx"))
+        return tmp_path / "m.onnx"
+
+    with pytest.raises(ExportError, match="node types cannot be run: Hardmax"):
+        load(file("Hardmax"))
+    with pytest.raises(ExportError, match="opset 17 to 23"):
+        load(file("Relu", 14))
+    with pytest.raises(ExportError, match="MaxPool with the attributes ceil_mode"):
+        load(file("MaxPool", kernel_shape=[1], ceil_mode=1))

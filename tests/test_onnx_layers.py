@@ -16,7 +16,7 @@ ort = pytest.importorskip("onnxruntime")
 import ringgrad as torch  # noqa: E402
 from ringgrad import nn  # noqa: E402
 from ringgrad.nn import functional as F  # noqa: E402
-from ringgrad.onnx import ExportError, export  # noqa: E402
+from ringgrad.onnx import ExportError, OnnxModule, export  # noqa: E402
 
 Make = Callable[[int], Any]
 CASES: dict[str, tuple[Callable[[], Any], Make]] = {}
@@ -130,8 +130,10 @@ def test_a_layer_runs_with_another_batch_size(name: str) -> None:
         found = runner.run(None, {n: t.numpy() for n, t in zip(names, args)})
         want = flat(layer(*args))
         assert len(found) == len(want)
-        for y, w in zip(found, want):
+        again = flat(OnnxModule(proto)(*args))
+        for y, z, w in zip(found, again, want):
             np.testing.assert_allclose(y, w.detach().numpy(), rtol=1e-4, atol=2e-5)
+            np.testing.assert_allclose(z.numpy(), w.detach().numpy(), rtol=1e-4, atol=2e-5)
 
 
 def flat(result: Any) -> list[Any]:

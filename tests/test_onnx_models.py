@@ -14,7 +14,7 @@ ort = pytest.importorskip("onnxruntime")
 import ringgrad as torch  # noqa: E402
 from ringgrad import nn  # noqa: E402
 from ringgrad.nn import functional as F  # noqa: E402
-from ringgrad.onnx import export  # noqa: E402
+from ringgrad.onnx import OnnxModule, export  # noqa: E402
 
 
 def session(proto: Any) -> Any:
@@ -178,3 +178,4 @@ def test_a_model_runs_with_other_sizes(name: str, opset: int) -> None:
         (y,) = runner.run(None, {"input": x.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(y, model(x).numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(y, OnnxModule(proto)(x).numpy(), rtol=1e-4, atol=1e-5)
