@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..launch.environment import settle
 from . import failure
 from .bootstrap import open_transport, place
 from .group import DEFAULT_TIMEOUT, Group
@@ -125,10 +126,15 @@ def init_process_group(
         )
     seconds = _seconds(timeout)
     here = place(init_method, rank, world_size)
+    settle(here)
     if here.world_size == 1:
         _world = Group(timeout=seconds or DEFAULT_TIMEOUT)
         return
-    transport = open_transport(here, backend, init_method, seconds)
+    try:
+        transport = open_transport(here, backend, init_method, seconds)
+    except BaseException:
+        settle(None)
+        raise
     _world = Group(transport, timeout=seconds or DEFAULT_TIMEOUT)
     failure.watch_over(_world, ends_job="mpi" in (here.launcher, transport.name))
     atexit.register(_leave)
@@ -147,6 +153,7 @@ def destroy_process_group(group: Group | None = None) -> None:
 def _leave() -> None:
     global _world
     world, _world = _world, None
+    settle(None)
     if world is not None:
         failure.stop_watching()
         world.close()

@@ -64,11 +64,22 @@ class Environment(NamedTuple):
         return {name: str(value) for name, value in values.items() if value is not None}
 
 
+_settled: Environment | None = None
+
+
+def settle(place: Environment | None) -> None:
+    """Notes the place that this process has joined its job at, which arguments may have named; None: it has left."""
+    global _settled
+    _settled = place
+
+
 def detect(environ: Mapping[str, str] | None = None) -> Environment:
-    """The place of this process in its job, from `environ` (default: os.environ).
+    """The place of this process in its job: where it has joined one, that; else from `environ` (default: os.environ).
 
     Raises ValueError, with the variables and their values, when they contradict each other.
     """
+    if environ is None and _settled is not None:
+        return _settled
     env = os.environ if environ is None else environ
     for read in (_ringrun, _mpi, _slurm, _torchrun):
         if (found := read(env)) is not None:

@@ -144,7 +144,7 @@ def test_before_init_the_error_says_what_to_call() -> None:
         ({"timeout": 0}, "timeout must be positive"),
         (
             {"rank": 0, "world_size": 2, "backend": "carrier pigeon"},
-            "backend must be one of shm, mpi or None",
+            "backend must be one of shm, mpi, tcp or None",
         ),
         (
             {"rank": 0, "world_size": 2, "init_method": "http://x"},
@@ -166,11 +166,11 @@ def test_arguments_must_agree_with_the_launcher(alone: pytest.MonkeyPatch) -> No
         dist.init_process_group(rank=0, world_size=2)
 
 
-def test_several_hosts_need_mpi(alone: pytest.MonkeyPatch) -> None:
+def test_several_hosts_need_a_place_to_meet(alone: pytest.MonkeyPatch) -> None:
     values = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a"}
     for name, value in values.items():
         alone.setenv(name, value)
-    with pytest.raises(RuntimeError, match="4 workers of which 2 on this host"):
+    with pytest.raises(RuntimeError, match="must know where rank 0 listens, and MASTER_ADDR=a, MASTER_PORT=None"):
         dist.init_process_group()
 
 
@@ -282,3 +282,31 @@ def test_with_rank_and_world_size_given(method: str, tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     script()
+
+
+def test_samplers_know_the_place_that_arguments_gave(tmp_path: Path) -> None:
+    """As scripts of mp.spawn do: rank and world size are arguments, no launcher has set variables."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "import ringgrad as rg\n"
+        "from ringgrad import distributed as dist\n"
+        "from ringgrad.data import DistributedSampler\n"
+        "workers = []\n"
+        "for rank in range(2):\n"
+        "    workers.append(os.fork())\n"
+        "    if not workers[-1]: break\n"
+        "else:\n"
+        "    sys.exit(max(os.waitpid(pid, 0)[1] for pid in workers))\n"
+        "dist.init_process_group(rank=rank, world_size=2)\n"
+        "taken = rg.tensor([float(len(list(DistributedSampler(range(10)))))])\n"
+        "dist.all_reduce(taken)\n"
+        "dist.destroy_process_group()\n"
+        "assert taken.item() == 10, taken\n"
+        "assert len(list(DistributedSampler(range(10)))) == 10\n"
+    )
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        env.pop(name, None)
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
