@@ -95,7 +95,7 @@ class FitLoop:
         """One epoch; False: it was ended before its last batch."""
         t, hooks = self.trainer, self.trainer.hooks
         t.results = self.results
-        sampler = getattr(self.loader, "sampler", None)
+        sampler: Any = getattr(self.loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(self.epoch)
         resumed, self.resumed = self.resumed, None
@@ -120,7 +120,8 @@ class FitLoop:
                 self.validated = True
 
         stopped, self.in_epoch = False, True
-        for batch_idx, batch, self.is_last in iterate(self.loader, self.total, skip, after_skip):
+        for batch_idx, batch, is_last in iterate(self.loader, self.total, skip, after_skip):
+            self.is_last = is_last
             if not self.run_batch(batch, batch_idx):
                 break
             if self._should_validate(batch_idx):

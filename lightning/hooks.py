@@ -145,16 +145,17 @@ class Hooks:
         names = [name for name in vars(Callback) if name.startswith("on_")]
         names += [name for name in vars(TrainingHooks) if name.startswith("on_") and name not in names]
         for name in names:
-            own = [
+            own: list[tuple[Any, Callable[..., Any]]] = [
                 (c, partial(getattr(c, name), trainer, module))
                 for c in trainer.callbacks
                 if overridden(name, c, Callback)
             ]
             late = [call for c, call in own if c.monitors and name == "on_train_epoch_end"]
             self.listeners[name] = [call for _, call in own if call not in late]
-            if overridden(name, module, TrainingHooks) or name.endswith(("_model_eval", "_model_train")):
-                if hasattr(module, name):
-                    self.listeners[name].append(getattr(module, name))
+            # The modes are the module's own hooks, which do something without being overridden.
+            always = name.endswith(("_model_eval", "_model_train"))
+            if always or overridden(name, module, TrainingHooks):
+                self.listeners[name].append(getattr(module, name))
             if name == "on_train_epoch_end":
                 self.listeners["monitors"] = late  # after the module's, which may log what they watch
 

@@ -14,7 +14,7 @@ from .hyperparameters import HyperparametersMixin
 M = TypeVar("M", bound="LightningModule")
 
 
-class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):
+class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  # type: ignore[misc]
     """Subclass it; define `training_step` and `configure_optimizers`, and what else the task needs.
 
     class Net(L.LightningModule):

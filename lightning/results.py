@@ -60,7 +60,8 @@ class Logged:
         if callable(self.kind):
             values = np.array([v for _, _, values in parts for v in values], np.float32)
             return float(self.kind(Tensor(values)))
-        return float({"sum": math.fsum, "min": min, "max": max}[self.kind](totals))
+        reduce: dict[str, Callable[..., float]] = {"sum": math.fsum, "min": min, "max": max}
+        return reduce[self.kind](totals)
 
 
 class Results:

@@ -34,7 +34,7 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
 
 def rng_state() -> dict[str, Any]:
     """The states of the three sources, of plain values only."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     version, internal, following = random.getstate()
     return {
         "ringgrad": default_generator.get_state().tobytes(),

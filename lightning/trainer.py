@@ -384,7 +384,7 @@ class Trainer:
         return found
 
     def step_schedulers(self, interval: str, plateau: bool) -> None:
-        """Schedulers of "step" after an update; of "epoch" after its last batch, those that monitor after validation."""
+        """Schedulers of "step" after an update; of "epoch" after its last batch, monitoring ones after validation."""
         for config in self.lr_scheduler_configs:
             if config.interval != interval or (
                 interval == "epoch" and config.reduce_on_plateau is not plateau

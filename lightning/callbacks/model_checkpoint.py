@@ -202,7 +202,8 @@ class ModelCheckpoint(Callback):
             return 0.0
         if self.monitor not in values:
             raise ValueError(
-                f"[ModelCheckpoint] monitors {self.monitor!r}, which was not logged, only {sorted(trainer.callback_values)}"
+                f"[ModelCheckpoint] monitors {self.monitor!r}, which was not logged, only "
+                f"{sorted(trainer.callback_values)}"
             )
         score = trainer.strategy.broadcast_object(values[self.monitor])
         return (math.inf if self.mode == "min" else -math.inf) if math.isnan(score) else score

@@ -12,6 +12,9 @@ from .metric import Metric, array_of
 class MeanMetric(Metric):
     """The mean of all values given, each with its weight."""
 
+    total: Any
+    weight: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", 0.0)

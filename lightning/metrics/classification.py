@@ -84,6 +84,8 @@ class ConfusionMatrix(_Classification):
     1), "pred" (columns) or "all".
     """
 
+    counts: Any
+
     def __init__(
         self,
         task: str,
@@ -115,6 +117,10 @@ class _FromCounts(_Classification):
     """average: "micro" (over all samples), "macro" (mean over classes that occur), "weighted" (with the classes'
     numbers of targets) or "none" (each class). In the binary task the value is that of class 1.
     """
+
+    hits: Any
+    predicted: Any
+    targets: Any
 
     def __init__(
         self,
@@ -213,6 +219,9 @@ class _Ranked(_Classification):
     """Keeps all scores: the value depends on their order. average: "macro", "weighted" or "none", over classes that
     occur, each against the others.
     """
+
+    scores: Any
+    targets: Any
 
     def __init__(
         self,

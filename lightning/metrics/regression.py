@@ -17,6 +17,9 @@ def _pair(who: str, preds: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _MeanError(Metric):
+    total: Any
+    count: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("total", 0.0)
@@ -66,6 +69,9 @@ class R2Score(Metric):
     Keeps all targets and predictions, as sums of squares alone lose digits where the mean is far from 0.
     """
 
+    preds: Any
+    target: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("preds", [])
@@ -89,6 +95,9 @@ class R2Score(Metric):
 
 class Perplexity(Metric):
     """exp of the mean negative log-likelihood of tokens. ignore_index: a target that does not count."""
+
+    total: Any
+    count: Any
 
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
