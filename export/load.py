@@ -43,7 +43,10 @@ class OnnxModule(Module):
         values[""] = None
         for kind, sources, targets, attributes in self._steps:
             result = nodes[kind](*(values[s] for s in sources), **attributes, **_count(kind, targets))
-            values.update(zip(targets, result if isinstance(result, tuple | list) else (result,)))
+            results = result if isinstance(result, tuple | list) else (result,)
+            if len(results) < len(targets):
+                raise ExportError(f"[onnx] {kind} with {len(targets)} outputs cannot be run")
+            values.update(zip(targets, results))
         found = tuple(values[name] for name in self.output_names)
         return found[0] if len(found) == 1 else found
 

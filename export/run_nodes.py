@@ -183,8 +183,9 @@ def _concat(*x: Any, axis: int = 0) -> Any:
 
 
 @runs("Split")
-def _split(x: Any, sizes: Any, *, axis: int = 0) -> Any:
-    return ops["split"](x, sizes=tuple(_ints(sizes)), dim=axis)
+def _split(x: Any, sizes: Any = None, *, axis: int = 0, num_outputs: int = 0, outputs: int = 1) -> Any:
+    parts = -(-x.array.shape[axis] // outputs) if sizes is None else tuple(_ints(sizes))
+    return ops["split"](x, sizes=parts, dim=axis)
 
 
 @runs("Slice")
@@ -204,11 +205,13 @@ def _slice(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) 
 
 
 @runs("Pad")
-def _pad(x: Any, pads: Any, value: Any = None, *, mode: str = "constant") -> Any:
+def _pad(x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Any:
     if mode != "constant":
         raise ExportError(f"[onnx] Pad with mode {mode!r} cannot be run")
     number = 0.0 if value is None else value.array.item()
-    return ops["pad"](x, widths=pairs_of(_ints(pads), x.ndim), value=number)
+    dims = list(range(x.ndim)) if axes is None else [a % x.ndim for a in _ints(axes)]
+    widths = dict(zip(dims, pairs_of(_ints(pads), len(dims))))
+    return ops["pad"](x, widths=tuple(widths.get(d, (0, 0)) for d in range(x.ndim)), value=number)
 
 
 @runs("Trilu")

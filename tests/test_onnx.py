@@ -278,3 +278,27 @@ def test_files_with_unknown_nodes_are_refused(tmp_path: Path) -> None:
         load(file("Relu", 14))
     with pytest.raises(ExportError, match="MaxPool with the attributes ceil_mode"):
         load(file("MaxPool", kernel_shape=[1], ceil_mode=1))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the cases themselves warn of while they are made
+def test_node_tests_of_the_onnx_package_run_right_or_are_refused() -> None:
+    from onnx.backend.test.case.node import collect_testcases
+
+    right = 0
+    for case in collect_testcases(None):
+        inputs, outputs = case.data_sets[0]
+        arrays = all(isinstance(a, np.ndarray) and a.dtype.kind in "fiub" for a in (*inputs, *outputs))
+        opset = next((o for o in case.model.opset_import if o.domain == ""), None)
+        if not arrays or opset is None or "empty_set" in case.name:  # PyTorch has no maximum of nothing
+            continue
+        opset.version = min(max(opset.version, 17), 23)  # the nodes that are run did not change since
+        try:
+            found = OnnxModule(case.model)(*(wrap(np.array(a)) for a in inputs))
+        except ExportError:
+            continue
+        for y, want in zip(found if isinstance(found, tuple) else (found,), outputs):
+            assert y.array.shape == want.shape, case.name
+            np.testing.assert_allclose(y.array, want, rtol=1e-3, atol=1e-5, err_msg=case.name)
+        right += 1
+    assert right > 400
