@@ -446,7 +446,7 @@ JOIN = f"""
 """
 
 
-@pytest.fixture(params=["", "0011"], ids=["tcp", "hosts"])
+@pytest.fixture(params=["", pytest.param("0011", marks=pytest.mark.slow)], ids=["tcp", "hosts"])
 def job(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Job]]:
     jobs: list[Job] = []
 
@@ -547,6 +547,28 @@ def test_who_leaves_is_named(job: Callable[..., Job]) -> None:
         texts
     )
     assert not texts[2]
+
+
+def test_what_was_sent_before_leaving_arrives(job: Callable[..., Job]) -> None:
+    running = job(
+        """
+        last = world - 1
+        if rank == last:
+            group.send(np.arange(20_000), 0)
+            group.close()
+            transport.close()
+        if rank == 0:
+            gone = getattr(transport, "outer", transport).gone
+            while last not in gone:
+                time.sleep(0.01)
+            time.sleep(0.8)
+            got = np.zeros(20_000, np.int64)
+            group.recv(got, last)
+            assert (got == np.arange(20_000)).all()
+            print("all of it", flush=True)
+        """
+    )
+    assert running.says(0) == "all of it"
 
 
 def test_a_rank_that_comes_late_is_waited_for(job: Callable[..., Job]) -> None:

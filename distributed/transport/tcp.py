@@ -61,6 +61,7 @@ class TcpTransport(Transport):
         self._who = Identity(derive_key(token), job, generation, world_size, self.seal)
         self._beat_every = min(HEARTBEAT, silence / 8)
         self.gone: dict[int, str] = {}
+        self._left_at: dict[int, float] = {}
         self.failure: DistributedError | None = None
         self.on_news: Callable[[], None] | None = None  # called when `failure` is set
         self.inboxes: dict[tuple[int, int], Inbox] = {}
@@ -124,14 +125,19 @@ class TcpTransport(Transport):
 
     # Failures.
 
-    def check(self, call: Call, awaited: int, gone: dict[int, str]) -> None:
-        """Raise if `awaited` cannot come any more. gone: who had left before the last look for a message."""
+    def check(self, call: Call, awaited: int, connected: bool) -> None:
+        """Raise if `awaited` cannot come any more.
+
+        What it sent before it left may still be on its way: a connection that it opened to us tells its end
+        itself, and one that is being opened does so within NEWS seconds.
+        """
         if self.failure is not None:
             raise self.failure
-        if awaited in gone:
-            raise PeerFailure(
-                f"[distributed] rank {awaited} {gone[awaited]} while {call} waits for it", awaited
-            )
+        if connected or awaited not in self.gone or time.monotonic() < self._left_at[awaited] + NEWS:
+            return
+        raise PeerFailure(
+            f"[distributed] rank {awaited} {self.gone[awaited]} while {call} waits for it", awaited
+        )
 
     def lost(self, member: int, call: Call, error: OSError) -> DistributedError:
         """The error for a broken data connection: the reason, if it comes soon, else that it broke."""
@@ -182,6 +188,7 @@ class TcpTransport(Transport):
             self.on_news()
 
     def _leave(self, rank: int, how: str) -> None:
+        self._left_at.setdefault(rank, time.monotonic())
         self.gone.setdefault(rank, how)
         self._tell_waiters()
 
@@ -291,7 +298,6 @@ class TcpTransport(Transport):
         return True
 
     def _died(self, rank: int, how: str) -> None:
-        self.gone.setdefault(rank, how)
         self._hear(DIED, rank, how.encode())
 
     def _hear(self, kind: bytes, rank: int, body: bytes) -> None:
@@ -303,7 +309,7 @@ class TcpTransport(Transport):
         if kind == BYE:
             self._leave(rank, "left the group")
         elif kind == DIED:
-            self.gone.setdefault(rank, text)
+            self._leave(rank, text)
             self._fail(PeerFailure(f"[distributed] rank {rank} {text}", rank))
         elif kind == ABORT:
             self._fail(peer_failure(rank, text))

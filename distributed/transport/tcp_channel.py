@@ -27,7 +27,7 @@ from .handshake import Session, sealer, tag_bytes
 if TYPE_CHECKING:
     from .tcp import TcpTransport
 
-PIECE_BYTES = 512 * 1024  # of payload in one frame: whole elements of any dtype
+PIECE_BYTES = 256 * 1024  # of payload in one frame: whole elements of any dtype
 SPIN = 50e-6  # s of polling before sleeping
 NAP = 0.25  # s of sleep between looks at the peers' health
 _HEAD = struct.Struct("<4sIQ")  # magic, length of the call's header, bytes of the message
@@ -267,7 +267,6 @@ class TcpChannel(Channel):
         pulls.reverse()  # taken from the end, in order: sums get the same bits whoever comes first
         polling_ends = 0.0
         while True:
-            gone = dict(self.transport.gone) if self.transport.gone else self.transport.gone
             moved = self._move(pushes, pulls, call)
             if not pushes and not pulls:
                 return
@@ -275,7 +274,7 @@ class TcpChannel(Channel):
                 polling_ends = 0.0
                 continue
             awaited = pulls[-1].member if pulls else pushes[0].box.member
-            self.transport.check(call, awaited, gone)
+            self.transport.check(call, awaited, connected=not pulls or self.inbox(awaited) is not None)
             if spin:
                 now = time.perf_counter()
                 polling_ends = polling_ends or now + SPIN
