@@ -146,8 +146,8 @@ class Reducer:
         order, self._order = self._order, None
         if self.find_unused or self.group.size == 1 or len(self.buckets) == 1:
             return
-        default = [i for i in reversed(range(len(self.named))) if i not in set(order)]
-        agreed = np.array([*order, *default], np.int64)
+        # Without duplicates, which a first backward that failed leaves; what did not come keeps its order.
+        agreed = np.array([*dict.fromkeys([*order, *reversed(range(len(self.named)))])], np.int64)
         self.group.broadcast(agreed, 0, name="order of gradients")
         buckets = make_buckets([self.named[i] for i in agreed[::-1]], self.cap_bytes, self.group)
         if _members(buckets) != _members(self.buckets):

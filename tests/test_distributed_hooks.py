@@ -250,3 +250,51 @@ def test_buckets_follow_the_order_in_which_gradients_came() -> None:
     assert begun == "4" and order == same == sorted(order)
     for a, b in zip(first, second):
         np.testing.assert_array_equal(a, b)
+
+
+def test_local_sgd_averages_gradients_first_and_parameters_later() -> None:
+    from ringgrad.distributed.localsgd import (
+        PeriodicModelAverager,
+        PostLocalSGDOptimizer,
+        PostLocalSGDState,
+        post_localSGD_hook,
+    )
+
+    def nets_alone(steps: int) -> list[list[np.ndarray]]:
+        """Parameters of both ranks after `steps`: two of data-parallel training, then local ones."""
+        nets = [Net(), Net()]
+        for step in range(steps):
+            for rank, net in enumerate(nets):
+                net.zero_grad()
+                (net(ringgrad.from_numpy(ROWS[rank::2])) ** 2).mean().backward()
+            for a, b in zip(*[list(net.parameters()) for net in nets]):
+                both = (a.grad.array + b.grad.array) / 2
+                for p in (a, b):
+                    p.array[...] -= 0.1 * (both if step < 2 else p.grad.array)
+                if step >= 2 and (step - 2) % 3 == 0:  # averaged at steps 2, 5, ...
+                    a.array[...] = b.array[...] = (a.array + b.array) / 2
+        return [[p.array for p in net.parameters()] for net in nets]
+
+    def body(group: Group) -> list[list[np.ndarray]]:
+        model = DistributedDataParallel(Net(), process_group=group)
+        model.register_comm_hook(PostLocalSGDState(group, start_localSGD_iter=2), post_localSGD_hook)
+        averager = PeriodicModelAverager(3, warmup_steps=2, process_group=group)
+        optimizer = PostLocalSGDOptimizer(ringgrad.optim.SGD(model.parameters(), lr=0.1), averager)
+        seen = []
+        for _ in range(6):
+            optimizer.zero_grad()
+            (model(ringgrad.from_numpy(ROWS[group.rank :: 2])) ** 2).mean().backward()
+            optimizer.step()
+            seen.append([p.array.copy() for p in model.parameters()])
+        state = optimizer.state_dict()
+        averager.step = 0
+        optimizer.load_state_dict(state)
+        assert state["step"] == averager.step == 6
+        return seen
+
+    for rank, seen in enumerate(run(2, body)):
+        for steps, found in enumerate(seen):
+            for a, b in zip(found, nets_alone(steps + 1)[rank]):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="period must be at least 1"):
+        PeriodicModelAverager(0, process_group=Group())
