@@ -577,10 +577,9 @@ class Tensor(Variable):
         return _p.ge(self, other)
 
     def __getitem__(self, index: Any) -> Tensor:
-        if type(index) is int or (type(index) is slice and index.step is None):
-            start = index if type(index) is int else index.start
-            if type(start) in (int, NoneType) and (start is index or type(index.stop) in (int, NoneType)):
-                return _index.getitem(self, index=(index, Ellipsis))
+        kind = type(index)
+        if kind is int or (kind is slice and _plain_slice(index)):
+            return _index.getitem(self, index=(index, Ellipsis))
         plain, basic = _index.plain_index(index)
         return (_index.getitem if basic else _index.index)(self, index=plain)
 
@@ -814,6 +813,10 @@ class GradFn:
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self.node):#x}>"
+
+
+def _plain_slice(s: Any) -> bool:
+    return s.step is None and type(s.start) in (int, NoneType) and type(s.stop) in (int, NoneType)
 
 
 def _compare(op: Any, a: Any, b: Any) -> Any:

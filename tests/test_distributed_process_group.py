@@ -170,7 +170,9 @@ def test_several_hosts_need_a_place_to_meet(alone: pytest.MonkeyPatch) -> None:
     values = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "a"}
     for name, value in values.items():
         alone.setenv(name, value)
-    with pytest.raises(RuntimeError, match="must know where rank 0 listens, and MASTER_ADDR=a, MASTER_PORT=None"):
+    with pytest.raises(
+        RuntimeError, match="must know where rank 0 listens, and MASTER_ADDR=a, MASTER_PORT=None"
+    ):
         dist.init_process_group()
 
 
