@@ -40,6 +40,14 @@ class CartPole:
     def close(self) -> None:
         pass
 
+    render = close
+
+    @property
+    def unwrapped(self) -> CartPole:
+        return self
+
+    x_threshold, theta_threshold_radians = 2.4, 0.2095
+
 
 def make(name: str, **_: Any) -> CartPole:
     env = CartPole()

@@ -47,6 +47,8 @@ class MNIST(Pictures):
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.data, self.targets = torch.from_numpy(self.data[..., 0]), torch.tensor(self.targets)
+        self.train_data = self.test_data = self.data  # names of older versions
+        self.train_labels = self.test_labels = self.targets
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         picture = self.data[i].numpy()[..., None]

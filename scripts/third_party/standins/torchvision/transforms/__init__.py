@@ -20,7 +20,11 @@ class Compose:
 
 class ToTensor:
     def __call__(self, picture: Any) -> Any:
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).float().div(255)
+        return (
+            torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+            .to(torch.get_default_dtype())
+            .div(255)
+        )
 
 
 class Normalize:
