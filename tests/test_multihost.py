@@ -6,7 +6,6 @@ Needs root and iproute2. Run as a script this file is the worker: `test_multihos
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,98 +19,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_distributed_group import CASES, read_results, run_all
+from two_hosts import HOSTS, Network
 
 sys.path.pop(0)
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
-RANKS, HOSTS = 2, 2
-
-
-class Network:
-    """Two hosts on one wire. Names carry our process number, so that runs at once do not meet."""
-
-    def __init__(self, folder: Path) -> None:
-        tag = os.getpid() % 100000
-        self.names = [f"rg{tag}n{i}" for i in range(HOSTS)]
-        self.wires = [f"rg{tag}v{i}" for i in range(HOSTS)]
-        self.addresses = [f"10.{77 + tag // 250 % 100}.{tag % 250}.{i + 1}" for i in range(HOSTS)]
-        self.folder = folder
-
-    def up(self) -> None:
-        for name in self.names:
-            self.ip("netns", "add", name)
-            self.ip("-n", name, "link", "set", "lo", "up")
-        first, second = zip(self.wires, self.names)
-        self.ip(
-            "link",
-            "add",
-            first[0],
-            "netns",
-            first[1],
-            "type",
-            "veth",
-            "peer",
-            "name",
-            second[0],
-            "netns",
-            second[1],
-        )
-        hosts = "".join(f"{a} {n}\n" for a, n in zip(self.addresses, self.names))
-        for name, wire, address in zip(self.names, self.wires, self.addresses):
-            self.ip("-n", name, "addr", "add", f"{address}/24", "dev", wire)
-            self.ip("-n", name, "link", "set", wire, "up")
-            # `ip netns exec` lays this file over /etc/hosts.
-            Path("/etc/netns", name).mkdir(parents=True)
-            Path("/etc/netns", name, "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
-
-    def down(self) -> None:
-        for name in self.names:
-            subprocess.run(["ip", "netns", "del", name], capture_output=True)
-            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
-
-    def cut(self, yes: bool) -> None:
-        """Pull the cable, or put it in again."""
-        self.ip("-n", self.names[1], "link", "set", self.wires[1], "down" if yes else "up")
-
-    def on(self, host: int, *command: str) -> list[str]:
-        """The command as run by that host: its network, and its name, which tells MPI that memory ends here."""
-        name = self.names[host]
-        return [
-            "ip",
-            "netns",
-            "exec",
-            name,
-            "unshare",
-            "--uts",
-            "sh",
-            "-c",
-            f'hostname {name}; exec "$@"',
-            "-",
-            *command,
-        ]
-
-    def remote_shell(self) -> Path:
-        """What mpirun takes for ssh: `shell [options] HOST COMMAND...`."""
-        path = self.folder / "remote-shell"
-        cases = "".join(f"{a}|{n}) name={n};;\n" for a, n in zip(self.addresses, self.names))
-        path.write_text(
-            '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nhost=$1; shift\n'
-            f'case $host in {cases} *) echo "no host $host" >&2; exit 1;; esac\n'
-            'exec ip netns exec $name unshare --uts sh -c "hostname $name; exec sh -c \\"\\$0\\"" "$*"\n'
-        )
-        path.chmod(0o755)
-        return path
-
-    @staticmethod
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+RANKS = 2
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    if os.geteuid() != 0 or not shutil.which("ip") or not shutil.which("unshare"):
-        pytest.skip("network namespaces need root, ip and unshare")
+    if reason := Network.missing():
+        pytest.skip(reason)
     net = Network(tmp_path_factory.mktemp("network"))
     try:
         try:
@@ -178,27 +98,7 @@ def mpirun(net: Network, mode: str, folder: Path) -> str:
     pytest.importorskip("mpi4py")
     if not (BIN / "mpirun").exists() or "HYDRA" not in _version():
         pytest.skip("no MPICH mpirun beside this Python")
-    hosts = ",".join(f"{name}:{RANKS}" for name in net.names)
-    return finish(
-        start(
-            net.on(
-                0,
-                str(BIN / "mpirun"),
-                "-launcher",
-                "ssh",
-                "-launcher-exec",
-                str(net.remote_shell()),
-                "-hosts",
-                hosts,
-                "-n",
-                str(HOSTS * RANKS),
-                sys.executable,
-                __file__,
-                mode,
-                str(folder),
-            )
-        )
-    )
+    return finish(start(net.mpirun(BIN / "mpirun", RANKS, sys.executable, __file__, mode, str(folder))))
 
 
 def _version() -> str:
