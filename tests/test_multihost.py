@@ -46,6 +46,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("RINGGRAD_")} | {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
+    **Network.mpi_environment,
 }
 
 

@@ -13,6 +13,9 @@ HOSTS = 2
 class Network:
     """Names carry our process number, so that runs at once do not meet."""
 
+    # UCX, below MPICH, would find that both hosts share a memory, and use that instead of the wire.
+    mpi_environment = {"UCX_TLS": "tcp,self"}
+
     def __init__(self, folder: Path, rate: str | None = None) -> None:
         """rate: what the wire carries each way, as tc writes it ("1gbit"); None is as fast as the kernel."""
         tag = os.getpid() % 100000
