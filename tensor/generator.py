@@ -50,13 +50,22 @@ class Generator(Engine):
         return fill(y, lambda flat: self._uniform(flat, low, high))
 
     def normal(
-        self, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32, out: Out = None
+        self,
+        shape: Shape,
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: Any = np.float32,
+        out: Out = None,
+        one_by_one: bool = False,
     ) -> np.ndarray:
-        """Normal numbers, by Box and Muller's transform (doi:10.1214/aoms/1177706645)."""
+        """Normal numbers, by Box and Muller's transform (doi:10.1214/aoms/1177706645).
+
+        one_by_one: as PyTorch fills tensors that are not contiguous, and those of fewer than 16 numbers.
+        """
         y = _floating("normal", shape, dtype, out)
         if not std >= 0:
             raise RuntimeError(f"[normal] std must be >= 0, got {std}")
-        return fill(y, lambda flat: self._normal(flat, mean, std))
+        return fill(y, lambda flat: self._normal(flat, mean, std, one_by_one))
 
     def log_normal(
         self, shape: Shape, mean: float = 1.0, std: float = 2.0, dtype: Any = np.float32, out: Out = None
@@ -188,10 +197,11 @@ class Generator(Engine):
                 part[:] = fma(u, stop - start, start)
                 part[part == stop.astype(part.dtype)] = start  # rounding up would give `high` itself
 
-    def _normal(self, flat: np.ndarray, mean: float, std: float) -> None:
+    def _normal(self, flat: np.ndarray, mean: float, std: float, one_by_one: bool = False) -> None:
         """Blocks of 16, the last made anew so that it ends with the array; fewer than 16 come one by one."""
-        if flat.size < 16:
-            store(flat, fma(self._standard_normals(flat.size), std, mean))
+        if one_by_one or flat.size < 16:
+            for part in parts(flat):
+                store(part, fma(self._standard_normals(part.size), std, mean))
             return
         short = flat.size % 16
         for part in parts(flat[: flat.size - short]):

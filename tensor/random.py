@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .creation import finish, size_of
 from .dtypes import I64, default_float, to_numpy
 from .generator import Generator
 from .ops import pointwise as _p
+from .ops.dropout import as_drawn, in_memory_order
 
 
 def _of(generator: Generator | None) -> Generator:
@@ -77,16 +79,25 @@ def randperm(
 
 
 def rand_like(input: Any, *, dtype: Any = None, requires_grad: bool = False, **_: Any) -> Any:
-    return rand(input.array.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    """Uniform numbers in [0, 1) of the input's shape, drawn in the order of its memory."""
+    shape, placed = in_memory_order(input.array)
+    drawn = _g.default_generator.uniform(shape, dtype=to_numpy(dtype or input.dtype))
+    return finish(placed(drawn), requires_grad, None)
 
 
 def randn_like(input: Any, *, dtype: Any = None, requires_grad: bool = False, **_: Any) -> Any:
-    return randn(input.array.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    """Normal numbers of the input's shape, drawn in the order of its memory."""
+    shape, placed = in_memory_order(input.array)
+    one_by_one = placed is not as_drawn
+    drawn = _g.default_generator.normal(shape, dtype=to_numpy(dtype or input.dtype), one_by_one=one_by_one)
+    return finish(placed(drawn), requires_grad, None)
 
 
 def randint_like(input: Any, low: int, high: Any = None, *, dtype: Any = None, **_: Any) -> Any:
+    """Integers in [0, low) or [low, high) of the input's shape, drawn in the order of its memory."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.array.shape, dtype=dtype or input.dtype)
+    shape, placed = in_memory_order(input.array)
+    return wrap(placed(_g.default_generator.randint(low, high, shape, dtype=to_numpy(dtype or input.dtype))))
 
 
 def normal(
@@ -152,49 +163,56 @@ class fork_rng:
 # ---- in place, as methods of Tensor
 
 
+def _fill(self: Any, name: str, draw: Callable[[Any], Any]) -> Any:
+    """Overwrites with numbers that are drawn in the order of the tensor's memory."""
+    shape, placed = in_memory_order(self.array)
+    return self.set_content(name, placed(draw(shape)))
+
+
 def uniform_(
     self: Any, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None, **kw: Any
 ) -> Any:
     """Overwrites with uniform numbers in [from, to)."""
     low = kw.get("from", from_)
-    return self.set_content(
-        "uniform_", _of(generator).uniform(self.array.shape, low, to, dtype=self.array.dtype)
+    return _fill(
+        self, "uniform_", lambda shape: _of(generator).uniform(shape, low, to, dtype=self.array.dtype)
     )
 
 
 def normal_(self: Any, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with normal numbers."""
-    return self.set_content(
-        "normal_", _of(generator).normal(self.array.shape, mean, std, dtype=self.array.dtype)
-    )
+    one_by_one = not self.array.flags.c_contiguous
+
+    def draw(shape: Any) -> Any:
+        return _of(generator).normal(shape, mean, std, dtype=self.array.dtype, one_by_one=one_by_one)
+
+    return _fill(self, "normal_", draw)
 
 
 def log_normal_(self: Any, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with exponentials of normal numbers."""
-    return self.set_content(
-        "log_normal_", _of(generator).log_normal(self.array.shape, mean, std, dtype=self.array.dtype)
+    return _fill(
+        self, "log_normal_", lambda shape: _of(generator).log_normal(shape, mean, std, dtype=self.array.dtype)
     )
 
 
 def exponential_(self: Any, lambd: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with exponential numbers of rate `lambd`."""
-    return self.set_content(
-        "exponential_", _of(generator).exponential(self.array.shape, lambd, dtype=self.array.dtype)
+    return _fill(
+        self, "exponential_", lambda shape: _of(generator).exponential(shape, lambd, dtype=self.array.dtype)
     )
 
 
 def cauchy_(self: Any, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Any:
     """Overwrites with Cauchy numbers."""
-    return self.set_content(
-        "cauchy_", _of(generator).cauchy(self.array.shape, median, sigma, dtype=self.array.dtype)
+    return _fill(
+        self, "cauchy_", lambda shape: _of(generator).cauchy(shape, median, sigma, dtype=self.array.dtype)
     )
 
 
 def geometric_(self: Any, p: float, *, generator: Generator | None = None) -> Any:
     """Overwrites with numbers of trials up to the first success."""
-    return self.set_content(
-        "geometric_", _of(generator).geometric(self.array.shape, p, dtype=self.array.dtype)
-    )
+    return _fill(self, "geometric_", lambda shape: _of(generator).geometric(shape, p, dtype=self.array.dtype))
 
 
 def bernoulli_(self: Any, p: Any = 0.5, *, generator: Generator | None = None) -> Any:
@@ -202,7 +220,9 @@ def bernoulli_(self: Any, p: Any = 0.5, *, generator: Generator | None = None) -
     if isinstance(p, Variable):
         drawn = _of(generator).bernoulli(np.broadcast_to(p.array, self.array.shape)).astype(self.array.dtype)
     else:
-        drawn = _of(generator).bernoulli(p, self.array.shape, dtype=self.array.dtype)
+        return _fill(
+            self, "bernoulli_", lambda shape: _of(generator).bernoulli(p, shape, dtype=self.array.dtype)
+        )
     return self.set_content("bernoulli_", drawn)
 
 
@@ -211,10 +231,8 @@ def random_(
 ) -> Any:
     """Overwrites with integers: in [from, to), in [0, to), or over the whole range of the dtype."""
     low = kw.get("from", from_)
+    dtype = self.array.dtype
     if low is None and to is None:
-        return self.set_content("random_", _of(generator).random(self.array.shape, dtype=self.array.dtype))
-    if to is None:
-        low, to = 0, low
-    return self.set_content(
-        "random_", _of(generator).randint(low or 0, to, self.array.shape, dtype=self.array.dtype)
-    )
+        return _fill(self, "random_", lambda shape: _of(generator).random(shape, dtype=dtype))
+    start, stop = (0, low) if to is None else (low or 0, to)
+    return _fill(self, "random_", lambda shape: _of(generator).randint(start, stop, shape, dtype=dtype))

@@ -76,3 +76,16 @@ def test_randint_with_named_arguments() -> None:
             library.randint(7)
         with pytest.raises(TypeError):
             library.randint(size=(5,))
+
+
+FILLS = ["uniform_", "normal_", "exponential_", "cauchy_", "log_normal_", "bernoulli_", "random_"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("step", [1, 2])
+def test_random_fills_in_the_order_of_memory(order: tuple[int, ...], step: int) -> None:
+    for name in FILLS:
+        same(lambda t: getattr(t.zeros(3, 6, 7).permute(*order)[..., ::step], name)())  # noqa: B023
+    for name in ("rand_like", "randn_like"):
+        same(lambda t: getattr(t, name)(t.zeros(3, 6, 7).permute(*order)[..., ::step]))  # noqa: B023
+    same(lambda t: t.randint_like(t.zeros(3, 6, 7).permute(*order)[..., ::step], 9))

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 from ...autograd.engine import wrap
 from ...autograd.inplace import apply_inplace
 from ...tensor import Tensor
 from ...tensor.ops import dropout as draws
 from ...tensor.ops import pointwise
-
-
-def _as_drawn(noise: Any) -> Any:
-    return noise
 
 
 def _probability(name: str, p: float) -> None:
@@ -26,7 +21,7 @@ def _scaled(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: boo
     """Noise of the given shape; by default of the input's, in the order of its memory."""
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
-    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, _as_drawn)
+    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, draws.as_drawn)
     noise = wrap(placed(draws.dropout_noise(drawn, p, input.array.dtype)))
     return apply_inplace(pointwise.mul, input, noise) if inplace else input * noise
 
@@ -83,7 +78,7 @@ def _alpha(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: bool
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
     dtype = input.array.dtype
-    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, _as_drawn)
+    drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, draws.as_drawn)
     kept = placed(draws.generator.default_generator.bernoulli(1.0 - p, drawn, dtype))
     a = 1.0 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = (kept - 1) * dtype.type(_ALPHA * a)

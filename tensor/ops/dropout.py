@@ -15,14 +15,21 @@ def dropout_noise(shape: tuple[int, ...], p: float, dtype: Any) -> Any:
     return noise
 
 
+def as_drawn(numbers: Any) -> Any:
+    return numbers
+
+
 def in_memory_order(array: Any) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
     """The array's shape as its elements lie in memory, and what gives a drawn array of that shape the array's own.
 
-    PyTorch draws for a transposed tensor in the order of its memory (empty_like keeps the strides).
+    PyTorch draws for a transposed tensor in the order of its memory (empty_like keeps the strides). `as_drawn` where
+    that is the order of the indices.
     """
     if array.flags.c_contiguous or 0 in array.strides:
-        return array.shape, lambda drawn: drawn
+        return array.shape, as_drawn
     order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    if order == list(range(array.ndim)):
+        return array.shape, as_drawn
     back = sorted(range(array.ndim), key=order.__getitem__)
     return tuple(array.shape[axis] for axis in order), lambda drawn: drawn.transpose(back)
 
