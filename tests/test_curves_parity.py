@@ -148,7 +148,7 @@ def resnet18(torch: Any) -> Curve:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     model.double()
-    x, labels = torch.randn(8, 3, 64, 64).double(), torch.randint(0, 10, (8,))
+    x, labels = torch.randn(8, 3, 32, 32).double(), torch.randint(0, 10, (8,))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     return fit(model, optimizer, lambda step: F.cross_entropy(model(x), labels))
 

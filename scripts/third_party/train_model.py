@@ -14,7 +14,7 @@ def main(place: str, size: str, *settings: str) -> None:
     keywords: dict[str, Any] = {key: float(value) for key, value in (s.split("=") for s in settings)}
     keywords = {key: int(value) if value.is_integer() else value for key, value in keywords.items()}
     model = getattr(importlib.import_module(module), name)(**keywords)
-    count = 16 if int(size) <= 64 else 4  # batch norms over fewer numbers magnify every rounding
+    count = 8 if int(size) <= 64 else 4  # batch norms over fewer numbers magnify every rounding
     x, labels = torch.randn(count, 3, int(size), int(size)), torch.randint(0, 10, (count,))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     for _ in range(20):
