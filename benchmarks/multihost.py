@@ -106,11 +106,11 @@ class Job:
         environ |= {"WORLD_SIZE": str(HOSTS * ranks), "LOCAL_WORLD_SIZE": str(ranks)}
         environ |= {"RINGGRAD_TOKEN": f"benchmark of {name}, no secret"}
         environ |= {"RINGGRAD_TCP_SEAL": "crc" if name == "crc" else "mac"}
+        environ |= {"GLOO_SOCKET_IFNAME": net.wire}
         self.processes = []
         for rank in range(HOSTS * ranks):
             host = rank // ranks
             place = {"RANK": str(rank), "LOCAL_RANK": str(rank % ranks), "GROUP_RANK": str(host)}
-            place["GLOO_SOCKET_IFNAME"] = net.wires[host]
             self.processes.append(subprocess.Popen(net.on(host, *own), env=environ | place))
 
     def ask(self, kind: str, size: int, calls: int) -> float:

@@ -13,14 +13,14 @@ HOSTS = 2
 class Network:
     """Names carry our process number, so that runs at once do not meet."""
 
-    # UCX, below MPICH, would find that both hosts share a memory, and use that instead of the wire.
-    mpi_environment = {"UCX_TLS": "tcp,self"}
+    wire = "wire0"  # the same in both hosts: namespaces have their own names
+    # UCX, below MPICH, would find that both hosts share a memory, and use that or loopback instead of the wire.
+    mpi_environment = {"UCX_TLS": "tcp,self", "UCX_NET_DEVICES": wire}
 
     def __init__(self, folder: Path, rate: str | None = None) -> None:
         """rate: what the wire carries each way, as tc writes it ("1gbit"); None is as fast as the kernel."""
         tag = os.getpid() % 100000
         self.names = [f"rg{tag}n{i}" for i in range(HOSTS)]
-        self.wires = [f"rg{tag}v{i}" for i in range(HOSTS)]
         self.addresses = [f"10.{77 + tag // 250 % 100}.{tag % 250}.{i + 1}" for i in range(HOSTS)]
         self.folder, self.rate = folder, rate
 
@@ -37,14 +37,16 @@ class Network:
         for name in self.names:
             run(f"ip netns add {name}")
             run(f"ip -n {name} link set lo up")
-        ends = [f"{wire} netns {name}" for wire, name in zip(self.wires, self.names)]
+        ends = [f"{self.wire} netns {name}" for name in self.names]
         run(f"ip link add {ends[0]} type veth peer name {ends[1]}")
         hosts = "".join(f"{a} {n}\n" for a, n in zip(self.addresses, self.names))
-        for name, wire, address in zip(self.names, self.wires, self.addresses):
-            run(f"ip -n {name} addr add {address}/24 dev {wire}")
-            run(f"ip -n {name} link set {wire} up")
+        for name, address in zip(self.names, self.addresses):
+            run(f"ip -n {name} addr add {address}/24 dev {self.wire}")
+            run(f"ip -n {name} link set {self.wire} up")
             if self.rate:
-                run(f"tc -n {name} qdisc add dev {wire} root tbf rate {self.rate} burst 256kb latency 50ms")
+                run(
+                    f"tc -n {name} qdisc add dev {self.wire} root tbf rate {self.rate} burst 256kb latency 50ms"
+                )
             # `ip netns exec` lays this file over /etc/hosts.
             Path("/etc/netns", name).mkdir(parents=True)
             Path("/etc/netns", name, "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
@@ -56,7 +58,7 @@ class Network:
 
     def cut(self, yes: bool) -> None:
         """Pull the cable, or put it in again."""
-        run(f"ip -n {self.names[1]} link set {self.wires[1]} {'down' if yes else 'up'}")
+        run(f"ip -n {self.names[1]} link set {self.wire} {'down' if yes else 'up'}")
 
     def on(self, host: int, *command: str) -> list[str]:
         """The command as run by that host: its network, and its name, which tells MPI that memory ends here."""

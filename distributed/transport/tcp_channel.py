@@ -27,7 +27,9 @@ from .handshake import Session, sealer, tag_bytes
 if TYPE_CHECKING:
     from .tcp import TcpTransport
 
-PIECE_BYTES = 256 * 1024  # of payload in one frame: whole elements of any dtype
+# Of payload in one frame: whole elements of any dtype. The first piece's tag delays it and the last one's what
+# follows, so pieces are the smaller the dearer the tag.
+PIECE_BYTES = {"mac": 64 * 1024, "crc": 256 * 1024, "none": 256 * 1024}
 SPIN = 50e-6  # s of polling before sleeping
 NAP = 0.25  # s of sleep between looks at the peers' health
 _HEAD = struct.Struct("<4sIQ")  # magic, length of the call's header, bytes of the message
@@ -41,6 +43,7 @@ class Outbox:
     def __init__(self, sock: socket.socket, session: Session, seal: str, member: int) -> None:
         sock.setblocking(False)
         self.socket, self.member, self.sent = sock, member, 0
+        self.piece_bytes = PIECE_BYTES[seal]
         self._seal = sealer(seal, session.key)
 
     def tag(self, data: bytes | memoryview) -> bytes:
@@ -55,7 +58,7 @@ class Inbox:
     def __init__(self, sock: socket.socket, session: Session, seal: str) -> None:
         sock.setblocking(False)
         self.socket, self.member, self.received = sock, session.hello.rank, 0
-        self.tag_bytes = tag_bytes(seal)
+        self.tag_bytes, self.piece_bytes = tag_bytes(seal), PIECE_BYTES[seal]
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.start = self.stop = 0
         self._seal = sealer(seal, session.key)
@@ -64,7 +67,7 @@ class Inbox:
     def piece(self) -> np.ndarray:
         """Memory for one piece that is added up once it is whole."""
         if self._piece is None:
-            self._piece = np.empty(PIECE_BYTES, np.uint8)
+            self._piece = np.empty(self.piece_bytes, np.uint8)
         return self._piece
 
     def read(self, into: memoryview | None = None) -> int:
@@ -120,6 +123,8 @@ class _Push:
             try:
                 count = self.box.socket.sendmsg(self._parts)
             except BlockingIOError:
+                if len(self._parts) <= 2:
+                    self._add_piece()  # its tag is made while the line is busy
                 break
             moved = True
             self._parts = _rest(self._parts, count)
@@ -131,7 +136,7 @@ class _Push:
         return not self._parts
 
     def _add_piece(self) -> None:
-        piece = self._source[self._at : self._at + PIECE_BYTES]
+        piece = self._source[self._at : self._at + self.box.piece_bytes]
         if len(piece):
             self._parts += [piece, self.box.tag(piece)]
             self._at += len(piece)
@@ -186,7 +191,7 @@ class _Pull:
         if self.done < 0:
             return self._head(box)
         if self._piece is None:
-            size = min(PIECE_BYTES, self.total - self.done)
+            size = min(box.piece_bytes, self.total - self.done)
             whole = self.recv.target.view(np.uint8)[self.done : self.done + size]
             self._piece = memoryview(whole if self.recv.combine is None else box.piece()[:size])  # type: ignore[arg-type]
             self._filled = 0
