@@ -10,7 +10,8 @@ from collections.abc import Callable
 from ..launch.failure import format_failure, install_excepthook, is_consequence
 from .group import Group
 
-GRACE = 0.3  # s for the others to say their line before MPI ends them all
+GRACE = 0.6  # s for the others to say their line before MPI ends them all
+TURN = 0.25  # s that the others leave the failed rank's traceback, as mpirun forwards ranks in any order
 _remove: Callable[[], None] | None = None
 
 
@@ -21,6 +22,7 @@ def watch_over(group: Group, ends_job: bool) -> None:
     def on_failure(error: BaseException) -> None:
         if is_consequence(error):
             if ends_job:
+                time.sleep(TURN)
                 _print(f"[rank {group.rank}] {type(error).__name__}: {error}\n")
                 time.sleep(4 * GRACE)  # the rank that failed first ends the job; if it cannot, we do
                 _abort_mpi()
