@@ -505,6 +505,9 @@ def test_a_stopped_rank_is_silent_and_named(job: Callable[..., Job], victim: int
 def test_the_error_of_a_raising_rank_reaches_all(job: Callable[..., Job]) -> None:
     running = job(
         """
+        open(os.path.join(folder, f"past{rank}"), "w").close()
+        while rank == 1 and any(not os.path.exists(os.path.join(folder, f"past{r}")) for r in range(world)):
+            time.sleep(0.01)  # others may still be in the barrier, and are to hear of it later
         if rank == 1:
             group.abort("ValueError: boom\\nTraceback: somewhere")
             time.sleep(30)
@@ -512,6 +515,8 @@ def test_the_error_of_a_raising_rank_reaches_all(job: Callable[..., Job]) -> Non
             group.all_reduce(np.ones(100_000))
         except Exception as error:
             print(error.rank, error, error.traceback, flush=True)
+        group.close()
+        transport.close()
         """
     )
     for rank in set(range(len(running.workers))) - {1}:

@@ -55,9 +55,10 @@ class HostsTransport(Transport):
         return self.outer.empty(count, dtype) if self.inner is None else self.inner.empty(count, dtype)
 
     def abort(self, text: str, *, mismatch: bool = False) -> None:
+        # Outside first: a neighbour that hears it and ends may be the one who passes it on to other hosts.
+        self.outer.abort(text, mismatch=mismatch)
         if self.inner is not None:
             self.inner.abort(text, mismatch=mismatch)
-        self.outer.abort(text, mismatch=mismatch)
 
     def close(self) -> None:
         if self.inner is not None:

@@ -275,6 +275,11 @@ class TcpTransport(Transport):
             if now - sent_at >= self._beat_every:
                 sent_at = now
                 self._show_life(now, known)
+        # News that has reached us goes to the others before we do.
+        for fd, event in poll.poll(0):
+            if fd in known and event & select.POLLIN:
+                self._read(known[fd])
+        self._flush(1.0)
 
     def _show_life(self, now: float, known: dict[int, Link]) -> None:
         for link in known.values():
