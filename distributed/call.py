@@ -10,10 +10,11 @@ from functools import lru_cache
 from .errors import CollectiveMismatch
 
 HEADER_BYTES = 512
-_FIXED = struct.Struct("<4sIQQHH")  # magic, generation, job, sequence number, lengths of text and site
+_FIXED = struct.Struct("<4sIQQH")  # magic, generation, job, sequence number, length of text
+_SITE = struct.Struct("<H")  # length of site: behind the text, as sites may differ
 _JOB_END = struct.calcsize("<4sIQ")
-_MAGIC = b"rgd1"
-_TEXT_BYTES, _SITE_BYTES = 330, HEADER_BYTES - _FIXED.size - 330
+_MAGIC = b"rgd2"
+_TEXT_BYTES, _SITE_BYTES = 330, HEADER_BYTES - _FIXED.size - _SITE.size - 330
 
 
 @lru_cache(4096)
@@ -47,7 +48,8 @@ class Call:
         body, tail = _shortened(text, _TEXT_BYTES), site.encode()[-_SITE_BYTES:]
         self.text, self.site = text, site
         self._length = _FIXED.size + len(body)
-        self.header = _FIXED.pack(_MAGIC, generation, job, sequence, len(body), len(tail)) + body + tail
+        fixed = _FIXED.pack(_MAGIC, generation, job, sequence, len(body))
+        self.header = fixed + body + _SITE.pack(len(tail)) + tail
 
     def __repr__(self) -> str:
         return f"{self.text}, called at {self.site}"
@@ -77,10 +79,12 @@ class Call:
 
 def describe(header: bytes, full: bool = True) -> str:
     """A header in words; `full` tells the job too."""
-    if len(header) < _FIXED.size or header[:4] != _MAGIC:
+    if len(header) < _FIXED.size + _SITE.size or header[:4] != _MAGIC:
         return f"an unknown message that begins with {header[:8]!r} (another version of ringgrad?)"
-    _, generation, job, sequence, body, tail = _FIXED.unpack_from(header)
-    text = header[_FIXED.size : _FIXED.size + body].decode(errors="replace")
-    site = header[_FIXED.size + body : _FIXED.size + body + tail].decode(errors="replace")
+    _, generation, job, sequence, length = _FIXED.unpack_from(header)
+    end = min(_FIXED.size + length, len(header) - _SITE.size)
+    text = header[_FIXED.size : end].decode(errors="replace")
+    start = end + _SITE.size
+    site = header[start : start + _SITE.unpack_from(header, end)[0]].decode(errors="replace")
     where = f"call {sequence}" + (f" of job {job:x} generation {generation}" if full else "")
     return f"{text} ({where}, at {site})"

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +68,14 @@ def test_a_disagreement_is_the_same_error_on_every_rank(what: str, world: int) -
     assert f"{__file__}:" in text
     if world == 2:
         assert str(errors[1]) == text
+
+
+def test_one_call_may_stand_on_several_lines() -> None:
+    def rank(transport: LocalTransport) -> None:
+        group = Group(transport, timeout=20)
+        exec(compile("\n" * 10 ** (group.rank + 1) + "group.barrier()", "script.py", "exec"), {"group": group})
+
+    run_threads(3, rank)
 
 
 def test_swapped_calls_are_found_by_their_names() -> None:
@@ -208,7 +218,8 @@ JOIN = """
 class Job:
     """Workers that run one script, each told (folder, rank, world)."""
 
-    def __init__(self, folder: Path, world: int, script: str, start: str = JOIN) -> None:
+    def __init__(self, folder: Path, world: int, script: str, start: str = JOIN, first: int = 0) -> None:
+        """first: the ranks below it are not started."""
         path = folder / "worker.py"
         path.write_text(textwrap.dedent(start) + textwrap.dedent(script))
         meet = folder / "meet"
@@ -220,19 +231,20 @@ class Job:
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            for r in range(world)
+            for r in range(first, world)
         ]
+        self.first = first  # rank
 
     def ends(self, rank: int, limit: float = 20) -> tuple[int, str]:
         """Exit code and error text of a rank; fails if it still runs after `limit` seconds."""
         try:
-            _, text = self.workers[rank].communicate(timeout=limit)
+            _, text = self.workers[rank - self.first].communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             pytest.fail(f"rank {rank} still runs after {limit} s")
-        return self.workers[rank].returncode, text
+        return self.workers[rank - self.first].returncode, text
 
     def says(self, rank: int) -> str:
-        stdout = self.workers[rank].stdout
+        stdout = self.workers[rank - self.first].stdout
         assert stdout is not None
         return stdout.readline().strip()
 
@@ -328,6 +340,50 @@ def test_a_rank_that_waits_long_is_not_taken_for_dead(job: Callable[..., Job]) -
         """,
     )
     assert [running.ends(r)[0] for r in range(2)] == [0, 0]
+
+
+def test_a_goodbye_is_read_behind_the_news_that_the_peer_closed() -> None:
+    from ringgrad.distributed.transport.mesh import Peer
+
+    here, there = map(Peer, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    here.send(b"S", b"that nobody reads")
+    there.send(b"B", b"")
+    there.socket.close()
+    assert [here.receive()[0] for _ in range(2)] == [b"B", b""]
+    here.socket.close()
+
+
+@pytest.mark.parametrize("said", ["left the group", "failed: ValueError: boom"])
+def test_last_words_count_although_the_death_is_known_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    from ringgrad.distributed.transport.mesh import Peer
+    from ringgrad.distributed.transport.shm import ShmTransport
+
+    other = f"""
+        arrays = [group.empty(10) for _ in range(3)]
+        {"transport.abort('ValueError: boom')" if "boom" in said else "transport.close()"}
+        os._exit(0)
+        """
+    listening, receive = threading.Event(), Peer.receive
+    job = Job(tmp_path, 2, other, first=1)
+    transport = ShmTransport(str(tmp_path / "meet"), 0, 2)
+    group = Group(transport, timeout=20)
+    group.barrier()
+
+    def late(self: Peer, wait: bool = True) -> tuple[bytes, bytes, int | None]:
+        listening.wait()
+        return receive(self, wait)
+
+    monkeypatch.setattr(Peer, "receive", late)
+    assert job.ends(1)[0] == 0
+    kept = group.empty(10)  # told to a peer that is not there
+    listening.set()
+    with pytest.raises(PeerFailure, match=f"rank 1 {said}"):
+        group.barrier()
+    transport.close()
+    job.close()
+    assert kept.size == 10
 
 
 def test_ranks_that_never_come_are_named(tmp_path: Path) -> None:

@@ -65,11 +65,16 @@ class Peer:
     def send(self, kind: bytes, body: bytes, fd: int | None = None) -> None:
         socket.send_fds(self.socket, [kind + body], [] if fd is None else [fd])
 
-    def receive(self) -> tuple[bytes, bytes, int | None]:
-        """(kind, body, file descriptor); an empty kind when the peer has gone."""
+    def receive(self, wait: bool = True) -> tuple[bytes, bytes, int | None]:
+        """(kind, body, file descriptor); an empty kind when there will be no more, or none yet without `wait`."""
+        flags = 0 if wait else socket.MSG_DONTWAIT
         try:
-            data, fds, _, _ = socket.recv_fds(self.socket, 128 * 1024, 1)
-        except (ConnectionError, TimeoutError):
+            try:
+                data, fds, _, _ = socket.recv_fds(self.socket, 128 * 1024, 1, flags)
+            except ConnectionResetError:
+                # It closed with something of ours unread. Told once, before what it had said until then.
+                data, fds, _, _ = socket.recv_fds(self.socket, 128 * 1024, 1, flags)
+        except (ConnectionError, TimeoutError, BlockingIOError):
             return b"", b"", None
         return data[:1], data[1:], fds[0] if fds else None
 

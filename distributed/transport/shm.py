@@ -10,6 +10,7 @@ that this process lives.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import os
 import select
 import struct
@@ -24,7 +25,7 @@ from ..call import Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
 from . import ABORT_BYTES, Channel, Transport, peer_failure
 from .futex import Doorbell
-from .mesh import Peer, connect
+from .mesh import connect
 from .segment import Segment, attach, create
 from .shm_channel import ShmChannel, channel_bytes, channel_segment
 
@@ -178,12 +179,10 @@ class ShmTransport(Transport):
     def _share(self, number: int, label: str, size: int) -> Segment:
         fd, segment = create(label, size)
         try:
-            for rank, peer in self.peers.items():
-                try:
+            for peer in self.peers.values():
+                # One that has left: how, the watcher finds out from what it said last.
+                with contextlib.suppress(ConnectionError):
                     peer.send(b"S", _SEGMENT.pack(number, segment.size), fd)
-                except OSError as error:
-                    # It has left; whoever waits for it is told by the watcher.
-                    self.gone.setdefault(rank, f"ended ({error.strerror})")
         finally:
             os.close(fd)
         return segment
@@ -237,10 +236,14 @@ class ShmTransport(Transport):
         while not self._closing:
             events = [fd for fd, _ in poll.poll(self._beat_every * 1000)]
             self._beat[0] = time.monotonic_ns()
-            # Sockets first: a goodbye says more than the death that follows it.
-            for fd in sorted(events, key=lambda fd: fd in processes):
+            for fd in events:
                 rank = sources.get(fd, processes.get(fd, -1))
-                if rank >= 0 and (fd in processes or not self._listen(self.peers[rank], rank)):
+                if rank < 0:
+                    continue
+                died = fd in processes
+                while (more := self._listen(rank, wait=not died)) and died:
+                    pass  # a goodbye or a traceback says more than the death that followed it
+                if not more:
                     self.gone.setdefault(rank, f"(pid {self.peers[rank].process}) died")
                     poll.unregister(fd)
             if events:
@@ -248,9 +251,9 @@ class ShmTransport(Transport):
         for fd in processes:
             os.close(fd)
 
-    def _listen(self, peer: Peer, rank: int) -> bool:
-        """Take one message; False when there will be no more."""
-        kind, body, fd = peer.receive()
+    def _listen(self, rank: int, wait: bool) -> bool:
+        """Take one message; False when there will be no more, or is none without `wait`."""
+        kind, body, fd = self.peers[rank].receive(wait)
         if kind == b"S" and fd is not None:
             number, size = _SEGMENT.unpack(body)
             segment = attach(fd, size, writable=number == 0)
