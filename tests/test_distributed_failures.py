@@ -73,7 +73,9 @@ def test_a_disagreement_is_the_same_error_on_every_rank(what: str, world: int) -
 def test_one_call_may_stand_on_several_lines() -> None:
     def rank(transport: LocalTransport) -> None:
         group = Group(transport, timeout=20)
-        exec(compile("\n" * 10 ** (group.rank + 1) + "group.barrier()", "script.py", "exec"), {"group": group})
+        exec(
+            compile("\n" * 10 ** (group.rank + 1) + "group.barrier()", "script.py", "exec"), {"group": group}
+        )
 
     run_threads(3, rank)
 

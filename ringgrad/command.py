@@ -1,0 +1,31 @@
+"""The command `ringgrad`: a table of subcommands, each loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name: (function that takes the arguments and returns an exit code, what the help says of it)
+COMMANDS = {
+    "run": ("ringgrad.launch.cli:main", "start workers on this host; the same as ringrun"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `ringgrad argv`; returns its exit code."""
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("", "-h", "--help"):
+        print(_help())
+        return 0 if name else 2
+    if name not in COMMANDS:
+        print(f"[ringgrad] the command must be one of {', '.join(COMMANDS)}, got {name!r}", file=sys.stderr)
+        return 2
+    module, _, function = COMMANDS[name][0].partition(":")
+    return int(getattr(importlib.import_module(module), function)(arguments) or 0)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(["usage: ringgrad COMMAND ...", "", *lines, "", "ringgrad COMMAND --help tells more."])
