@@ -608,7 +608,6 @@ def test_every_public_name_of_torch_nn_is_there_or_listed():
         "FractionalMaxPool3d",
         "LinearCrossEntropyLoss",
         "LinearCrossEntropyOptions",
-        "SyncBatchNorm",
     }
 
 

@@ -173,7 +173,7 @@ def test_sparse_times_dense():
         y = torch.spmm(a, dense)
         y.sum().backward()
         np.testing.assert_allclose(
-            y.detach().numpy(), a.to_dense().numpy() @ dense.detach().numpy(), rtol=1e-6
+            y.detach().numpy(), a.to_dense().numpy() @ dense.detach().numpy(), rtol=1e-6, atol=1e-6
         )
         assert dense.grad.tolist() == [[4, 4], [0, 0], [8, 8]]
     assert torch.eye(2).to_sparse().is_sparse

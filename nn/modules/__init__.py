@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from types import ModuleType
+from typing import Any
 
 from .. import *  # noqa: F403
 
@@ -44,7 +46,15 @@ def _file(name: str, sources: str) -> ModuleType:
     for source in sources.split():
         module = importlib.import_module(f"..{source}", __name__)
         found.__dict__.update({k: v for k, v in vars(module).items() if not k.startswith("__")})
+    found.__dict__["__getattr__"] = partial(_above, found.__name__)
     return found
+
+
+def _above(file: str, name: str) -> Any:
+    """The one layer that a folder above this one holds."""
+    if name == "SyncBatchNorm" and file.endswith(".batchnorm"):
+        return importlib.import_module("..parallel", __name__).SyncBatchNorm
+    raise AttributeError(f"module {file!r} has no attribute {name!r}")
 
 
 for _name, _sources in FILES.items():
