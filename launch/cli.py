@@ -13,6 +13,7 @@ _EXAMPLES = """\
 examples:
   ringrun -n 2 train.py --steps 100          two workers, each with half of the cores
   ringrun -n 2 -m package.train --steps 100  a module, as `python -m`
+  ringrun -n 2 --torch ddp_script.py         a PyTorch script, unedited: its torch is ringgrad
   ringrun -n 8 --log-dir logs train.py       each rank's output in logs/rank<r>.log as well
 
   two hosts of four workers, the same secret in RINGGRAD_TOKEN on both:
@@ -81,6 +82,7 @@ def _job(options: argparse.Namespace) -> Job:
         arguments=options.arguments,
         workers=options.workers,
         is_module=options.module,
+        as_torch=options.torch,
         nodes=options.nnodes,
         node_rank=options.node_rank,
         master_addr=options.master_addr or "127.0.0.1",
@@ -201,6 +203,9 @@ def _parser() -> argparse.ArgumentParser:
         "--token-file",
         metavar="FILE",
         help="file of mode 0600 with the job's secret (default: RINGGRAD_TOKEN)",
+    )
+    parser.add_argument(
+        "--torch", action="store_true", help="`import torch` gives ringgrad, as `python -m ringgrad.torch`"
     )
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as `python -m`")
     parser.add_argument("target", metavar="SCRIPT", help="the training script, or with -m the module")

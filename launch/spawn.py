@@ -22,6 +22,7 @@ class Job(NamedTuple):
     arguments: list[str]
     workers: int
     is_module: bool = False
+    as_torch: bool = False  # `import torch` in the workers gives ringgrad
     nodes: int = 1
     node_rank: int = 0
     master_addr: str = "127.0.0.1"
@@ -101,8 +102,8 @@ def start_worker(
             streams.append(Stream(read_end, sink, _prefix(job, place, sink), log))
             theirs.append(write_end)
             targets[name] = write_end
-    kind = "module" if job.is_module else "script"
-    variables = {**variables, "_RINGGRAD_WORKER": f"{os.getpid()},{report_fd},{kind}"}
+    kind, torch = "module" if job.is_module else "script", "ringgrad" if job.as_torch else "torch"
+    variables = {**variables, "_RINGGRAD_WORKER": f"{os.getpid()},{report_fd},{kind},{torch}"}
     bootstrap = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker.py")
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # python -W error -m ...
     try:

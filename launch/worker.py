@@ -1,6 +1,7 @@
 """First code of every worker that ringrun starts: run by path, it becomes the user's script.
 
-It must not import ringgrad: the script decides when NumPy is loaded, and ringgrad may be what is broken.
+It must not import ringgrad unless --torch asks for it: the script decides when NumPy is loaded, and ringgrad may be
+what is broken.
 """
 
 import os
@@ -10,7 +11,7 @@ from types import ModuleType, TracebackType
 
 def main() -> None:
     # Set by the supervisor and ours alone: processes that the script starts must not see it.
-    launcher, report_fd, kind = os.environ.pop("_RINGGRAD_WORKER").split(",")
+    launcher, report_fd, kind, torch = os.environ.pop("_RINGGRAD_WORKER").split(",")
     os.set_inheritable(int(report_fd), False)
     _die_with(int(launcher))
     import faulthandler
@@ -19,6 +20,8 @@ def main() -> None:
     # The supervisor prints the first failure, once. A hook that the script installs still runs.
     sys.excepthook = _stay_silent
     try:
+        if torch == "ringgrad":
+            _install_torch()
         run = _run_module if kind == "module" else _run_script
         run(sys.argv[1])
     except SystemExit as exc:
@@ -32,6 +35,18 @@ def main() -> None:
         if sys.excepthook is not _stay_silent:
             sys.excepthook(type(exc), exc, exc.__traceback__)
         sys.exit(_failure().exit_code_of(exc))
+
+
+def _install_torch() -> None:
+    """From here on `import torch` gives ringgrad."""
+    folder = (
+        sys.path.pop(0) if not sys.flags.safe_path else None
+    )  # ours, where launch/environment.py and so on lie
+    from ringgrad.torch import install
+
+    install()
+    if folder is not None:
+        sys.path.insert(0, folder)
 
 
 def _die_with(launcher: int) -> None:

@@ -283,6 +283,39 @@ def test_the_root_causes_traceback_comes_once_and_first(launcher):
     assert lines[-1] == "[ringrun] 3 other ranks were then ended"
 
 
+TORCH_SCRIPT = """
+    import torch
+    import torch.distributed as dist
+    import torch.multiprocessing as mp
+    from torch.nn.parallel import DistributedDataParallel as DDP
+
+    assert torch.__name__ == "ringgrad" and sys.argv[1:] == ["--lr", "1"]
+    dist.init_process_group("gloo", init_method="env://")
+    rank = dist.get_rank()
+    torch.manual_seed(rank)
+    net = DDP(torch.nn.Linear(2, 1, bias=False))
+    net.module.weight.data.fill_(0)
+    net(torch.tensor([[1.0, 2.0]]) * (rank + 1)).sum().backward()
+    print("gradient", net.module.weight.grad.tolist(), flush=True)
+    dist.destroy_process_group()
+    if rank == 1:
+        raise ValueError("from the script")
+"""
+
+
+def test_a_torch_script_on_two_workers(launcher):
+    done = launcher.run("-n", "2", "--torch", launcher.script(TORCH_SCRIPT), "--lr", "1")
+    assert sorted(done.stdout.splitlines()) == [f"[{r}] gradient [[1.5, 3.0]]" for r in (0, 1)], done.stderr
+    assert done.returncode == 1 and "ValueError: from the script (exit code 1" in done.stderr
+    assert 'script.py", line' in done.stderr and "worker.py" not in done.stderr
+
+
+def test_a_torch_module_on_one_worker(launcher):
+    launcher.script("import torch.nn\nprint(torch.nn.__name__, __name__)", "net.py")
+    done = launcher.run("--torch", "-m", "net")
+    assert (done.returncode, done.stdout) == (0, "ringgrad.nn __main__\n"), done.stderr
+
+
 def test_a_consequence_is_not_the_root_even_if_it_reports_first(launcher):
     script = launcher.script("""
         class PeerLost(Exception):
