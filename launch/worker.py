@@ -39,12 +39,12 @@ def main() -> None:
 
 def _install_torch() -> None:
     """From here on `import torch` gives ringgrad."""
+    import importlib
+
     folder = (
         sys.path.pop(0) if not sys.flags.safe_path else None
     )  # ours, where launch/environment.py and so on lie
-    from ringgrad.torch import install
-
-    install()
+    importlib.import_module("ringgrad.torch").install()
     if folder is not None:
         sys.path.insert(0, folder)
 
