@@ -5,6 +5,7 @@ The same file runs on one worker and on many:
     python examples/char_gpt.py
     mpirun -n 2 python examples/char_gpt.py
     ringrun -n 2 examples/char_gpt.py
+    ringrun -n 2 --max-restarts 3 examples/char_gpt.py --resume    # goes on by itself after a failure
 
 The global batch is shared out over the workers, so that any number of them gives the same loss curve.
 """
@@ -105,7 +106,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", type=Path, default=Path("runs/char_gpt"), help="folder for what is kept"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in that folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from that folder's checkpoint, if there is one"
+    )
     args = parser.parse_args()
     if args.steps < 1 or args.batch < 1:
         parser.error(f"--steps and --batch must be positive, came {args.steps} and {args.batch}")
@@ -144,7 +147,7 @@ def main() -> None:
     )
 
     path, losses, step = args.checkpoint / "checkpoint.rg", [], 0
-    if args.resume:
+    if args.resume and path.exists():
         state = rg.load(path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

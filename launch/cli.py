@@ -15,6 +15,7 @@ examples:
   ringrun -n 2 -m package.train --steps 100  a module, as `python -m`
   ringrun -n 2 --torch ddp_script.py         a PyTorch script, unedited: its torch is ringgrad
   ringrun -n 8 --log-dir logs train.py       each rank's output in logs/rank<r>.log as well
+  ringrun -n 8 --max-restarts 3 train.py     start again after a failure; TORCHELASTIC_RESTART_COUNT counts
 
   two hosts of four workers, the same secret in RINGGRAD_TOKEN on both:
   ringrun --nnodes 2 --node-rank 0 --master-addr hostA -n 4 train.py    on hostA
@@ -42,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"[ringrun] {error}", file=sys.stderr)
         return 2
-    from .supervisor import supervise
+    from .restart import run
 
     try:
-        return supervise(job)
+        return run(job)
     except KeyboardInterrupt:  # it came before the workers were started, or after they ended
         return 130
     except OSError as error:
@@ -91,6 +92,7 @@ def _job(options: argparse.Namespace) -> Job:
         threads=options.threads,
         prefix=options.prefix,
         log_dir=options.log_dir,
+        max_restarts=options.max_restarts,
     )
 
 
@@ -168,9 +170,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    names = ("-n", "--nproc-per-node", "--nproc_per_node")
     add(
-        *names,
+        "-n",
+        "--nproc-per-node",
+        "--nproc_per_node",
         dest="workers",
         metavar="N",
         type=_at_least(1),
@@ -191,6 +194,15 @@ def _parser() -> argparse.ArgumentParser:
         "--log-dir",
         metavar="DIR",
         help="also keep each rank's output in DIR/rank<r>.log, replacing older ones",
+    )
+    add(
+        "--max-restarts",
+        "--max_restarts",
+        dest="max_restarts",
+        metavar="N",
+        type=_at_least(0),
+        default=0,
+        help="after a failure start all workers again, N times at most (default 0); the script loads its checkpoint",
     )
     add("--version", action=_Version, nargs=0, help="show the version and exit")
     hosts = parser.add_argument_group("several hosts (the same -n on each)")

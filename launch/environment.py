@@ -28,6 +28,7 @@ class Environment(NamedTuple):
     `launcher` is "ringrun", "mpi", "slurm", "torchrun" or "single"; `mpi` is the MPI whose launcher started
     us ("openmpi", "mpich" or None), whatever library mpi4py finds. `run_dir` is a directory of mode 0700
     that all workers of this job on this host share and that ringrun removes at the end; None without ringrun.
+    `restart` counts how often ringrun or torchrun have started the job's workers again after a failure.
     mpirun does not tell the host's index: there `node_rank` is right only if ranks fill host after host.
     """
 
@@ -42,6 +43,7 @@ class Environment(NamedTuple):
     master_addr: str | None = None
     master_port: int | None = None
     mpi: str | None = None
+    restart: int = 0
 
     def variables(self) -> dict[str, str]:
         """ringrun's own variables plus torchrun's, so that scripts written for either find themselves."""
@@ -60,6 +62,7 @@ class Environment(NamedTuple):
             "GROUP_RANK": self.node_rank,
             "MASTER_ADDR": self.master_addr,
             "MASTER_PORT": self.master_port,
+            "TORCHELASTIC_RESTART_COUNT": self.restart,
         }
         return {name: str(value) for name, value in values.items() if value is not None}
 
@@ -95,6 +98,7 @@ def _ringrun(env: Mapping[str, str]) -> Environment | None:
         node_rank=_integer(env, "RINGGRAD_NODE_RANK"),
         run_dir=env.get("RINGGRAD_RUN_DIR") or None,
         job_id=env.get("RINGGRAD_JOB_ID") or None,
+        restart=_restarts(env),
         **_master(env),
     )
 
@@ -188,7 +192,12 @@ def _torchrun(env: Mapping[str, str]) -> Environment | None:
         names, env = (_TORCHRUN[:2] * 2, env) if one_host else (_TORCHRUN, alone)
     place = _place(env, names, "torchrun")
     node_rank = _integer(env, "GROUP_RANK") if env.get("GROUP_RANK") else place.rank // place.local_world_size
-    return place._replace(node_rank=node_rank, job_id=env.get("TORCHELASTIC_RUN_ID") or None, **_master(env))
+    job_id = env.get("TORCHELASTIC_RUN_ID") or None
+    return place._replace(node_rank=node_rank, job_id=job_id, restart=_restarts(env), **_master(env))
+
+
+def _restarts(env: Mapping[str, str]) -> int:
+    return _integer(env, "TORCHELASTIC_RESTART_COUNT") if env.get("TORCHELASTIC_RESTART_COUNT") else 0
 
 
 def _place(env: Mapping[str, str], names: tuple[str, ...], launcher: str) -> Environment:

@@ -31,6 +31,8 @@ class Job(NamedTuple):
     threads: int | None = None
     prefix: str = "auto"
     log_dir: str | None = None
+    max_restarts: int = 0
+    restart: int = 0  # how often the workers were started before
 
     @property
     def world_size(self) -> int:
@@ -48,6 +50,7 @@ class Job(NamedTuple):
             job_id=self._job_id(run_dir),
             master_addr=self.master_addr,
             master_port=self.master_port,
+            restart=self.restart,
         )
 
     def _job_id(self, run_dir: str) -> str:
@@ -72,6 +75,7 @@ def worker_variables(job: Job, place: Environment, outer: Mapping[str, str], cor
     """The environment of one worker: that of ringrun, its place in the job, and its share of the cores."""
     env = {name: value for name, value in outer.items() if not name.startswith(_OUTER_JOB)}
     env.update(place.variables(), RINGGRAD_TOKEN=job.token, PYTHONUNBUFFERED="1")
+    env["TORCHELASTIC_MAX_RESTARTS"] = str(job.max_restarts)
     if job.threads is not None:
         env.update(dict.fromkeys(_THREADS, str(job.threads)))
     elif not env.get("OMP_NUM_THREADS"):  # the other libraries follow it when they have none of their own
@@ -87,7 +91,7 @@ def start_worker(
 ) -> tuple[Worker, list[Stream]]:
     """Start one worker, and return it with the streams of its output that do not go past us."""
     log_path = os.path.join(job.log_dir, f"rank{place.rank}.log") if job.log_dir else None
-    log: BinaryIO | None = open(log_path, "wb", buffering=0) if log_path else None  # noqa: SIM115
+    log = _open_log(log_path, job.restart) if log_path else None
     streams: list[Stream] = []
     targets = {}
     theirs = []  # the workers' ends, which we close
@@ -120,6 +124,14 @@ def start_worker(
         for fd in theirs:
             os.close(fd)
     return Worker(place, process, log_path), streams
+
+
+def _open_log(path: str, restart: int) -> BinaryIO:
+    """A rank's log: new with the job, continued by a restart."""
+    log = open(path, "ab" if restart else "wb", buffering=0)  # noqa: SIM115
+    if restart:
+        log.write(f"[ringrun] restart {restart}\n".encode())
+    return log
 
 
 def _goes_past_us(job: Job, place: Environment, sink: Sink) -> bool:

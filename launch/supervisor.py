@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NamedTuple
 
 from .failure import Failure, read_failures
 from .guard import Guard, kill_group, kill_job, lock_run_dir, make_run_dir, remove_run_dir
@@ -22,8 +23,16 @@ TERMINATE_GRACE = 0.7  # s between SIGTERM and SIGKILL after that
 UNKILLABLE = 10.0  # s after SIGKILL: what still lives then waits in the kernel and can not be killed
 
 
-def supervise(job: Job) -> int:
-    """Run the job to its end; returns 0, the first failure's exit code, or 128 + the stopping signal."""
+class Outcome(NamedTuple):
+    """How a job ended. `exit_code`: 0, the first failure's, or 128 + the stopping signal; `root`: the first failure."""
+
+    exit_code: int
+    root: Failure | None = None
+    stopped: bool = False  # by a signal to ringrun, or by a reader that left
+
+
+def supervise(job: Job) -> Outcome:
+    """Run the job to its end."""
     run_dir = make_run_dir()
     lock = lock_run_dir(run_dir)
     guard = Guard(run_dir, lock)
@@ -55,7 +64,7 @@ class _Supervisor:
         self.memory = MemoryKills.now()
         self.selector = selectors.DefaultSelector()
 
-    def run(self) -> int:
+    def run(self) -> Outcome:
         report_read, report_write = os.pipe()
         os.set_blocking(report_read, False)
         try:
@@ -71,7 +80,7 @@ class _Supervisor:
                 return self._conclude()
         except BrokenPipeError:  # nobody reads our output any more, as after `ringrun ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+            return Outcome(128 + signal.SIGPIPE, stopped=True)
         finally:
             self._abandon()
             os.close(report_read)
@@ -223,7 +232,7 @@ class _Supervisor:
         self.streams.remove(stream)
         stream.close()
 
-    def _conclude(self) -> int:
+    def _conclude(self) -> Outcome:
         """Show the rest of the output, then say what happened."""
         while self.streams:
             stream = self.streams.pop()
@@ -238,8 +247,8 @@ class _Supervisor:
             self.err.write_block(verdict(failures, ended, logs))
         if self.stop_signal is not None:
             self.err.write_block(f"[ringrun] stopped by {signal.Signals(self.stop_signal).name}\n")
-            return 128 + self.stop_signal
-        return failures[0].exit_code if failures else 0
+            return Outcome(128 + self.stop_signal, stopped=True)
+        return Outcome(failures[0].exit_code, failures[0]) if failures else Outcome(0)
 
     def _failures(self) -> list[Failure]:
         """What counts as failure, the root cause first: not what our own signals brought about."""

@@ -72,7 +72,7 @@ def finish(job: subprocess.Popen[str], limit: float = 60) -> str:
 
 
 def ringrun(
-    net: Network, mode: str, folder: Path, tokens: Sequence[str] | None = None
+    net: Network, mode: str, folder: Path, tokens: Sequence[str] | None = None, options: Sequence[str] = ()
 ) -> list[subprocess.Popen[str]]:
     """One ringrun a host, on a port of their own; with one token, or one each."""
     secret = os.urandom(16).hex()
@@ -86,6 +86,7 @@ def ringrun(
         port,
         "-n",
         str(RANKS),
+        *options,
     ]
     jobs = []
     for host in range(HOSTS):
@@ -183,6 +184,15 @@ def test_a_cut_wire_ends_both_sides(network: Network, tmp_path: Path) -> None:
     assert max(ends) < 20, ends
 
 
+def test_both_hosts_start_again_after_a_death_on_one(network: Network, tmp_path: Path) -> None:
+    jobs = ringrun(network, "restart", tmp_path, options=("--max-restarts", "1"))
+    outputs = [finish(job) for job in jobs]
+    for job, output in zip(jobs, outputs):
+        assert job.returncode == 0 and "restart 1 of 1" in output, output
+    assert "rank 3 failed" in outputs[1] and "killed by SIGKILL" in outputs[1], outputs[1]
+    assert [(tmp_path / f"sum{rank}").read_text() for rank in range(HOSTS * RANKS)] == ["10.0"] * 4
+
+
 def test_a_host_with_another_token_is_told_so(network: Network, tmp_path: Path) -> None:
     first, second = ringrun(
         network, "loop", tmp_path, tokens=["a token of the tests", "another of the tests"]
@@ -260,6 +270,13 @@ def main(mode: str, folder: Path) -> None:
         run_all(world_group(), folder)
     elif mode == "train":
         np.save(folder / f"rank{rank}.npy", train(rank, world, dist.DistributedDataParallel))
+    elif mode == "restart":
+        share = np.full(3, rank + 1.0)
+        world_group().all_reduce(share)
+        if rank == 3 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.barrier()
+        (folder / f"sum{rank}").write_text(str(share[0]))
     elif mode == "raise":
         dist.barrier()
         if rank == 3:
