@@ -680,7 +680,8 @@ def test_a_single_worker_has_no_prefix_unless_asked(launcher, options, expected)
 
 @pytest.mark.parametrize("options, rank0", [((), "True"), (("--prefix", "always"), "False")])
 def test_on_a_terminal_rank_zero_writes_there_itself(launcher, options, rank0):
-    script = launcher.script("print('tty', os.environ['RANK'], sys.stdout.isatty())")
+    # One write a line: rank 0 writes to the terminal itself, and another rank's line may come between two.
+    script = launcher.script('print(f"tty {os.environ[\'RANK\']} {sys.stdout.isatty()}\\n", end="")')
     master, terminal = pty.openpty()
     with launcher.start("-n", "2", *options, script, stdout=terminal, stderr=terminal) as process:
         os.close(terminal)
