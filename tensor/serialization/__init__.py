@@ -13,13 +13,22 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".ckpt")
 __all__ = ["CheckpointError", "load", "load_safetensors", "save", "save_safetensors", "save_torch"]
 
 
-def save(obj: Any, f: Any) -> None:
+def save(
+    obj: Any,
+    f: Any,
+    pickle_module: Any = None,
+    pickle_protocol: int = 2,
+    _use_new_zipfile_serialization: bool = True,
+) -> None:
     """Save tensors and plain data in nested dicts, lists and tuples to a path or an open binary file.
 
     The path's suffix picks the format: .pt, .pth, .bin, .tar and .ckpt PyTorch's, which torch.load reads;
     .safetensors plain safetensors where `obj` is a dict of names to tensors; any other, safetensors with the
     structure beside it. Open files get PyTorch's. `load` knows all of them by content, and finds every
     flipped bit (docs/checkpoints.md).
+
+    PyTorch's format also takes whole objects, such as a module: their classes are named in the file, which `load` reads
+    with weights_only=False only. The three arguments at the end are accepted for PyTorch scripts and change nothing.
 
     A path is replaced whole or not at all: on any error the old file is as before. Tensors that share memory
     are stored once and come back shared.
@@ -48,9 +57,27 @@ def save_torch(obj: Any, f: Any) -> None:
     from .tree import Encoder
 
     encoder = Encoder()
-    tree = encoder.encode(obj)
     path = _path(f)
-    write_zip(f if path is None else path, tree, encoder.leaves)
+    target = f if path is None else path
+    try:
+        tree = encoder.encode(obj)
+    except TypeError as error:
+        return _save_whole(obj, target, error)
+    write_zip(target, tree, encoder.leaves)
+
+
+def _save_whole(obj: Any, target: Any, error: TypeError) -> None:
+    """Pickled; where that is not possible either, `error` says what stands in the way."""
+    from pickle import PicklingError
+
+    from .objects import dump
+    from .torchwriter import write_records
+
+    try:
+        pickled, blocks = dump(obj)
+    except (PicklingError, AttributeError, TypeError) as reason:
+        raise error from reason
+    write_records(target, pickled, blocks)
 
 
 def save_safetensors(
@@ -88,23 +115,38 @@ def save_safetensors(
 
 
 def load(
-    f: Any, map_location: Any = None, *, weights_only: bool | None = True, mmap: bool | None = None
+    f: Any,
+    map_location: Any = None,
+    pickle_module: Any = None,
+    *,
+    weights_only: bool | None = None,
+    mmap: bool | None = None,
+    **pickle_load_args: Any,
 ) -> Any:
-    """Load what `save`, torch.save or a safetensors writer wrote. Nothing in the file is ever run.
+    """Load what `save`, torch.save or a safetensors writer wrote.
 
     The format is recognised by content, checksums are verified, and no file makes this take much more memory
     than its own size. `f`: a path or a file opened for binary reading. `map_location`: None, a device, its
     name, a dict of names or a function, as in PyTorch; tensors arrive on the CPU, so it must come to "cpu".
-    `weights_only` is accepted and changes nothing: whole objects, which could run code, are refused by name either
-    way. `mmap` is accepted for PyTorch scripts and changes nothing: the result is never tied to the file.
+
+    Nothing in a file is run, unless the caller passes `weights_only=False` (or sets PyTorch's
+    TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1): then a file that holds more than data, such as a whole module, is unpickled,
+    with a warning, as that can run code. Classes that `serialization.add_safe_globals` allows are built either way.
+    `pickle_module`, `mmap` and further keywords are accepted for PyTorch scripts and change nothing: the result is
+    never tied to the file.
 
     Raises:
         CheckpointError (a RuntimeError): the file is damaged, cut off, foreign, or needs more than data
-        types. FileNotFoundError, OSError: it cannot be opened.
+        types (a pickle.UnpicklingError too where it names a class). FileNotFoundError, OSError: it cannot be opened.
     """
     _check_location(map_location)
     with Source(f if _path(f) is None else _path(f)) as source:
+        source.trusted = weights_only is False or (weights_only is None and _forced())
         return _read(source)
+
+
+def _forced() -> bool:
+    return os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true")
 
 
 def _read(source: Source) -> Any:

@@ -8,6 +8,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,8 +33,17 @@ class CheckpointError(RuntimeError):
     """A file that is damaged, cut off, or not a checkpoint. Loading it changed nothing."""
 
 
+class UnsafeError(CheckpointError, UnpicklingError):
+    """A file that names what is not on the list of data types: PyTorch's type for it is pickle.UnpicklingError."""
+
+
 class Source:
-    """Reads anywhere in a path or an open binary file, never past its end."""
+    """Reads anywhere in a path or an open binary file, never past its end.
+
+    trusted: the caller lets the file run code, should it hold whole objects.
+    """
+
+    trusted = False
 
     def __init__(self, file: Any) -> None:
         self.owned = not hasattr(file, "read")

@@ -54,17 +54,26 @@ PLAIN = (
 )
 
 
+def _nothing_else(function: Any, new: bool) -> Call:
+    raise TypeError("only functions from the list of allowed ones can be called")
+
+
 class Reader:
     """One pickle, from the stream's position to its STOP.
 
     `lookup` maps "module.name" to a value or a Call, or raises ValueError; `persistent` maps an outside
-    reference to its object. `load` raises ValueError for everything that is not allowed or not well-formed.
+    reference to its object; `permit` gives the Call of a value that is none, or raises TypeError.
+    `load` raises ValueError for everything that is not allowed or not well-formed.
     """
 
     def __init__(
-        self, stream: BinaryIO, lookup: Callable[[str], Any], persistent: Callable[[Any], Any]
+        self,
+        stream: BinaryIO,
+        lookup: Callable[[str], Any],
+        persistent: Callable[[Any], Any],
+        permit: Callable[[Any, bool], Call] = _nothing_else,
     ) -> None:
-        self.stream, self.lookup, self.persistent = stream, lookup, persistent
+        self.stream, self.lookup, self.persistent, self.permit = stream, lookup, persistent, permit
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -157,9 +166,11 @@ class Reader:
         except ValueError as error:
             raise Refused(str(error)) from None
 
-    def call(self, function: Any, arguments: Any) -> None:
-        if not isinstance(function, Call) or type(arguments) is not tuple:
-            raise TypeError("only functions from the list of allowed ones can be called")
+    def call(self, function: Any, arguments: Any, new: bool = False) -> None:
+        if not isinstance(function, Call):
+            function = self.permit(function, new)
+        if type(arguments) is not tuple:
+            raise TypeError("arguments must come as a tuple")
         for argument in arguments:
             if isinstance(argument, str | bytes | list | dict | set | tuple):
                 self.spend(len(argument))
@@ -226,7 +237,7 @@ STEPS: dict[str, Callable[[Reader, Any], None]] = {
     "GLOBAL": lambda m, name: m.find(name.replace(" ", ".")),
     "STACK_GLOBAL": lambda m, _: m.find(".".join(reversed((m.stack.pop(), m.stack.pop())))),
     "REDUCE": _CALL,
-    "NEWOBJ": _CALL,
+    "NEWOBJ": lambda m, _: m.call(*reversed((m.stack.pop(), m.stack.pop())), new=True),  # type: ignore[misc]
     "BUILD": lambda m, _: m.build(m.stack.pop()),
     "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.stack.pop())),
 }

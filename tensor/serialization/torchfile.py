@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .files import Checksums, Source
+from .files import CheckpointError, Checksums, Source, UnsafeError
 from .memory import dtype_named
-from .pickles import MAX_BYTES, Reader
+from .pickles import MAX_BYTES, Reader, Refused
 from .torchnames import Storage, StorageType, lookup
 
 COMMENT = b"ringgrad structure crc32 "
@@ -76,10 +76,18 @@ def _fill(source: Source, record: Record, storage: Storage, checksums: Checksums
 
 
 def _load(source: Source, stream: BytesIO, persistent: Callable[[Any], Storage]) -> Any:
+    from .objects import allowed, load_whole, permitted, permitted_call
+
+    start = stream.tell()
     try:
-        return Reader(stream, lookup, persistent).load()
+        return Reader(stream, permitted if allowed else lookup, persistent, permitted_call).load()
     except ValueError as error:
-        raise source.error(f"cannot be read: {error}") from None
+        kind = UnsafeError if isinstance(error, Refused) else CheckpointError
+        refusal = kind(f"[load] {source.name} cannot be read: {error}")
+    if not source.trusted:
+        raise refusal
+    stream.seek(start)
+    return load_whole(stream, persistent, source.name)
 
 
 def _reference(reference: Any) -> tuple[str, str | None, int]:

@@ -214,5 +214,6 @@ def lookup(name: str) -> Any:
         return dtype_named(name.removeprefix("torch."))
     raise ValueError(
         f"it needs {name}, which is not on the list of data types that a checkpoint may hold; nothing else "
-        "is ever run. Save a state_dict() instead of a whole object"
+        "is ever run. Save a state_dict() instead of a whole object, or allow its classes with "
+        "serialization.add_safe_globals, or, for a file that you trust, pass weights_only=False"
     )

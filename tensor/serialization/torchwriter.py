@@ -22,7 +22,11 @@ def write_zip(file: Any, tree: Any, leaves: list[Leaf]) -> None:
     """Write to a path, whole or not at all, or to an open binary file."""
     tensors = [i for i, leaf in enumerate(leaves) if leaf.kind != "array"]
     blocks, found = share([leaves[i].array for i in tensors])
-    pickle = PickledTree(leaves, dict(zip(tensors, found)), blocks).dump(tree)
+    write_records(file, PickledTree(leaves, dict(zip(tensors, found)), blocks).dump(tree), blocks)
+
+
+def write_records(file: Any, pickle: bytes, blocks: list[np.ndarray]) -> None:
+    """The archive of a pickle and of the storages that it names."""
     if hasattr(file, "write"):
         return _write(file, pickle, blocks)
     with replacing(file, len(pickle) + sum(b.nbytes + 300 for b in blocks) + 1000) as opened:
