@@ -28,8 +28,10 @@ def dump(trainer: Any, weights_only: bool = False) -> dict[str, Any]:
     if not weights_only:
         checkpoint["loops"] = {"fit_loop": loop.state_dict()}
         checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}
-        checkpoint["optimizer_states"] = [o.state_dict() for o in trainer.optimizers]
+        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(o) for o in trainer.optimizers]
         checkpoint["lr_schedulers"] = [_plain(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs]
+        if trainer.precision.scaler is not None:
+            checkpoint["MixedPrecision"] = trainer.precision.scaler.state_dict()
         checkpoint["rng"] = trainer.strategy.gather_object(rng_state())
     if module.hparams:
         checkpoint["hparams_name"] = module.__dict__.get("_hparams_name")
@@ -93,6 +95,8 @@ def restore_training(trainer: Any, checkpoint: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
     for config, state in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"]):
         config.scheduler.load_state_dict(state)
+    if trainer.precision.scaler is not None and "MixedPrecision" in checkpoint:
+        trainer.precision.scaler.load_state_dict(checkpoint["MixedPrecision"])
     trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
 
@@ -100,6 +104,8 @@ def restore_rng(trainer: Any, checkpoint: dict[str, Any]) -> None:
     """Each worker's random numbers, where there are as many workers as before."""
     states = checkpoint.get("rng", [])
     if len(states) != trainer.world_size:
+        if trainer.strategy.exact:
+            return  # its random numbers follow from seed and step
         warnings.warn(
             f"[fit] the checkpoint holds random states of {len(states)} workers, and there are {trainer.world_size}: "
             "random numbers go on differently",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from ..autograd import enable_grad
 from ..tensor import Tensor
@@ -22,12 +25,15 @@ class FitLoop:
         self.global_step = 0  # optimizer steps
         self.batches_that_stepped = 0  # loggers count in these
         self.batch = 0  # batches of this epoch that are done
+        self.batches = 0  # of all epochs
         self.is_last = False
         self.in_epoch = self.epoch_over = False  # for checkpoints: where in the epoch training stands
         self.validated = True  # validation, if it is due after the last batch, has begun
         self.takes_idx = True
         self.loader: Any = None
         self.val_every: int | None = None
+        self.current: tuple[Any, int, Any] = (None, 0, None)  # batch, its number, and the optimizer
+        self.outputs: Any = None  # of the last training_step
         self.epoch_rng: dict[str, Any] | None = None
         self.resumed: dict[str, Any] | None = None
         self.total: int | None = None
@@ -78,6 +84,8 @@ class FitLoop:
         """Trains until epochs, steps or time are over, or someone sets `trainer.should_stop`."""
         t = self.trainer
         self.prepare(t.given["train"], t.given["val"])
+        t.strategy.setup(t.lightning_module)
+        t.training_step = t.strategy.step_of(t.lightning_module)
         if self.total == 0:
             return
         self._sanity_check()
@@ -95,9 +103,10 @@ class FitLoop:
         """One epoch; False: it was ended before its last batch."""
         t, hooks = self.trainer, self.trainer.hooks
         t.results = self.results
-        sampler: Any = getattr(self.loader, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(self.epoch)
+        for name in ("sampler", "batch_sampler", "dataset"):
+            set_epoch = getattr(getattr(self.loader, name, None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(self.epoch)
         resumed, self.resumed = self.resumed, None
         skip = 0
         if resumed is None:
@@ -127,6 +136,8 @@ class FitLoop:
             if self._should_validate(batch_idx):
                 self.validate()
             self.validated = True
+            if t.signals is not None:
+                t.signals.look()
             if stopped := self._steps_over() or (t.should_stop and self._may_stop()):
                 break
         t.log_metrics(self.results.publish_epoch())
@@ -142,71 +153,97 @@ class FitLoop:
 
     def run_batch(self, batch: Any, batch_idx: int) -> bool:
         """One batch; False: the rest of the epoch is to be left out."""
-        t, hooks = self.trainer, self.trainer.hooks
+        t, hooks, results = self.trainer, self.trainer.hooks, self.results
+        automatic = t.lightning_module.automatic_optimization
         self.validated = False
-        batch = t.transfer(batch, 0)
-        self.results.batch = batch
+        batch = results.batch = t.transfer(batch, 0)
         if -1 in hooks("on_train_batch_start", batch, batch_idx):
             return False
-        if t.lightning_module.automatic_optimization:
-            outputs = self.optimize(batch, batch_idx)
-        else:
-            before = self.global_step
-            outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=False)
-            self.batches_that_stepped += self.global_step > before
-        self.batch = batch_idx + 1
-        if self.is_last and t.lightning_module.automatic_optimization:
+        outputs = self.optimize(batch, batch_idx) if automatic else self.step_by_hand(batch, batch_idx)
+        self.batch, self.batches = batch_idx + 1, self.batches + 1
+        if self.is_last and automatic:
             t.step_schedulers("epoch", plateau=False)
         hooks("on_train_batch_end", outputs, batch, batch_idx)
-        if self.results.items:
-            values = self.results.publish_step()
-            if values and t.loggers and self._should_log():
+        if results.items:
+            due = self._should_log()
+            values = results.publish_step(due)
+            if values and due and t.loggers:
                 t.log_metrics(values)
         return True
 
+    def step_by_hand(self, batch: Any, batch_idx: int) -> Any:
+        """Manual optimization: training_step does it all."""
+        before, self.current = self.global_step, (batch, batch_idx, None)
+        outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=False)
+        self.batches_that_stepped += self.global_step > before
+        return outputs
+
     def optimize(self, batch: Any, batch_idx: int) -> Any:
         """Forward, backward and, unless gradients are to be accumulated, an update."""
-        t = self.trainer
-        module, hooks, every = t.lightning_module, t.hooks, t.accumulate_grad_batches
+        t, every = self.trainer, self.trainer.accumulate_grad_batches
         optimizer = t.optimizers[0] if t.optimizers else None
-        accumulating = every > 1 and (batch_idx + 1) % every != 0 and not self.is_last
-        outputs: Any = None
-
-        def gradients() -> Any:
-            nonlocal outputs
-            outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=True)
-            if optimizer is not None and batch_idx % every == 0:
-                hooks("on_before_zero_grad", optimizer)
-                module.optimizer_zero_grad(self.epoch, batch_idx, optimizer)
-            if outputs is None:
-                return None
-            loss = outputs["loss"]
-            if every > 1:
-                loss = loss / every
-            hooks("on_before_backward", loss)
-            module.backward(loss)
-            hooks("on_after_backward")
-            outputs = {**outputs, "loss": outputs["loss"].detach()}
-            return outputs["loss"]
-
-        def closure() -> Any:
-            loss = gradients()
-            hooks("on_before_optimizer_step", optimizer)
-            module.configure_gradient_clipping(optimizer, t.gradient_clip_val, t.gradient_clip_algorithm)
-            return loss
-
-        if accumulating:
+        self.current = batch, batch_idx, optimizer
+        if every > 1 and (batch_idx + 1) % every != 0 and not self.is_last:
             with t.strategy.no_sync():
-                gradients()
+                self.gradients()
         elif optimizer is None:
-            gradients()
+            self.gradients()
             self.batches_that_stepped += 1
         else:
-            module.optimizer_step(self.epoch, batch_idx, optimizer, closure)
+            if t.precision.scaler is None:
+                t.lightning_module.optimizer_step(self.epoch, batch_idx, optimizer, self.closure)
+            else:
+                t.precision.step(optimizer, self.closure)
             self.global_step += 1
             self.batches_that_stepped += 1
             t.step_schedulers("step", plateau=True)
-        return outputs
+        return self.outputs
+
+    def closure(self) -> Any:
+        """What an optimizer calls before it steps: the loss and its gradients, clipped."""
+        t, optimizer = self.trainer, self.current[2]
+        loss = self.gradients()
+        if t.precision.scaler is not None:
+            t.precision.scaler.unscale_(optimizer)
+        t.hooks("on_before_optimizer_step", optimizer)
+        t.lightning_module.configure_gradient_clipping(
+            optimizer, t.gradient_clip_val, t.gradient_clip_algorithm
+        )
+        return loss
+
+    def gradients(self) -> Any:
+        """Forward and backward of the current batch, part by part (mostly one); returns the loss."""
+        t = self.trainer
+        module, hooks, every = t.lightning_module, t.hooks, t.accumulate_grad_batches
+        batch, batch_idx, optimizer = self.current
+        zero = optimizer is not None and batch_idx % every == 0
+        if zero and t.strategy.exact:  # its parts' gradients are added to what is there before the first part
+            zero = False
+            self._zero_grad(optimizer, batch_idx)
+        losses = []
+        for part in t.strategy.parts(batch, self.batches):
+            self.results.batch = part
+            outputs = self.outputs = _outputs(self._training_step(part, batch_idx), needs_loss=True)
+            if zero:
+                zero = False
+                self._zero_grad(optimizer, batch_idx)
+            if outputs is None:
+                continue
+            loss = outputs["loss"]
+            if t.check_finite:
+                self.check_loss(loss)
+            hooks("on_before_backward", loss)
+            module.backward(t.precision.scale(loss / every if every > 1 else loss))
+            hooks("on_after_backward")
+            outputs["loss"] = loss.detach()
+            losses.append(outputs["loss"])
+        if losses:
+            self.outputs["loss"] = t.strategy.mean_of_parts(losses)
+        return self.outputs["loss"] if losses else None
+
+    def _zero_grad(self, optimizer: Any, batch_idx: int) -> None:
+        self.trainer.hooks("on_before_zero_grad", optimizer)
+        self.trainer.lightning_module.optimizer_zero_grad(self.epoch, batch_idx, optimizer)
 
     def _training_step(self, batch: Any, batch_idx: int) -> Any:
         t = self.trainer
@@ -216,6 +253,18 @@ class FitLoop:
                 return t.training_step(batch, batch_idx) if self.takes_idx else t.training_step(batch)
         finally:
             t.place = before
+
+    def check_loss(self, loss: Any) -> None:
+        """A loss that is NaN or infinite ends training, before it reaches the weights."""
+        t = self.trainer
+        if not isinstance(loss.array, np.ndarray) and self.batches % max(t.log_every_n_steps, 1):
+            return  # elsewhere than on the CPU a look waits for the device
+        if not math.isfinite(value := loss.item()):
+            raise FloatingPointError(
+                f"[fit] the loss must be finite, came {value} on rank {t.global_rank} in step {self.global_step} "
+                f"(epoch {self.epoch}, batch {self.current[1]}): detect_anomaly=True finds the op that made it; a "
+                'lower learning rate or gradient_clip_val may help; Trainer(on_nan="ignore") trains on'
+            )
 
     def validate(self) -> None:
         """A round of validation between two training batches."""
@@ -283,6 +332,7 @@ class FitLoop:
             "epoch": self.epoch,
             "global_step": self.global_step,
             "batches_that_stepped": self.batches_that_stepped,
+            "batches": self.batches,
             "batch": self.batch,
             "is_last": self.is_last,
             "validated": self.validated,
@@ -297,6 +347,7 @@ class FitLoop:
         t = self.trainer
         self.epoch, self.global_step = state["epoch"], state["global_step"]
         self.batches_that_stepped, self.batch = state["batches_that_stepped"], state["batch"]
+        self.batches = state["batches"]
         t.callback_values.update(state["values"])
         if state["epoch_over"] or not state["in_epoch"]:
             self.epoch += state["epoch_over"]
@@ -304,7 +355,9 @@ class FitLoop:
             return
         self.resumed, self.is_last, self.validated = t.checkpoint, state["is_last"], state["validated"]
         if len(state["results"]) == t.world_size:
-            self.results.load_state_dict(state["results"][t.global_rank])
+            self.results.load_state_dict([state["results"][t.global_rank]])
+        elif t.is_global_zero:  # other workers than before: one of them goes on from the sums of all
+            self.results.load_state_dict(state["results"])
 
 
 def _outputs(returned: Any, needs_loss: bool) -> Any:
@@ -313,7 +366,9 @@ def _outputs(returned: Any, needs_loss: bool) -> Any:
         return None
     if isinstance(returned, Tensor):
         returned = {"loss": returned}
-    elif not isinstance(returned, dict):
+    elif isinstance(returned, dict):
+        returned = dict(returned)
+    else:
         raise TypeError(
             "[training_step] must return a loss (a Tensor), a dict with 'loss', or None to leave the batch out, came "
             f"{type(returned).__name__}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data import DataLoader, RandomSampler, SequentialSampler
 from .hooks import DataHooks, overridden
-from .strategy import with_sampler
+from .strategies.strategy import with_sampler
 
 
 def loaders_of(trainer: Any, stage: str, given: Any) -> list[Any]:

@@ -129,8 +129,10 @@ class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  
                 "[manual_backward] needs manual optimization: set self.automatic_optimization = False in __init__"
             )
         trainer = self.trainer
+        if trainer.check_finite:
+            trainer.fit_loop.check_loss(loss)
         trainer.hooks("on_before_backward", loss)
-        self.backward(loss, *args, **kwargs)
+        self.backward(trainer.precision.scale(loss), *args, **kwargs)
         trainer.strategy.average_gradients(self)
         trainer.hooks("on_after_backward")
 
@@ -182,7 +184,6 @@ class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  
             )
             return
         self._trainer.results.log(
-            self,
             name,
             value,
             prog_bar=prog_bar,

@@ -15,17 +15,36 @@ NAMES = {
     "64-true": "64-true",
     "bf16": "bf16-mixed",
     "bf16-mixed": "bf16-mixed",
+    "16": "16-mixed",
+    "16-mixed": "16-mixed",
 }
 
 
 class Precision:
-    """ "32-true", "64-true" (parameters, batches and new tensors in float64) or "bf16-mixed" (autocast)."""
+    """ "32-true", "64-true" (parameters, batches and new tensors in float64), "bf16-mixed" (autocast) or "16-mixed"
+    (autocast to float16; the loss is scaled, and a step whose gradients overflow is left out).
+    """
 
     def __init__(self, name: str | int | None) -> None:
         found = NAMES.get(str(name or "32"))
         if found is None:
             raise ValueError(f"[Trainer] precision must be one of {sorted(NAMES)}, came {name!r}")
         self.precision = found
+        self.scaler: Any = None
+        if found == "16-mixed":
+            from ..amp import GradScaler
+
+            self.scaler = GradScaler("cpu")
+
+    def scale(self, loss: Any) -> Any:
+        """What backward starts from."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
+
+    def step(self, optimizer: Any, closure: Callable[[], Any]) -> None:
+        """An optimizer's step with scaled gradients, which the closure has unscaled."""
+        if closure() is not None:
+            self.scaler.step(optimizer)
+            self.scaler.update()
 
     def convert_module(self, module: Any) -> None:
         """Gives parameters and buffers their dtype."""
@@ -44,6 +63,10 @@ class Precision:
             from ..amp import autocast
 
             return autocast("cpu", dtype=dtypes.bfloat16)
+        if self.precision == "16-mixed":
+            from ..amp import autocast
+
+            return autocast("cpu", dtype=dtypes.float16)
         if self.precision == "64-true":
             return _default_double()
         return _NOTHING

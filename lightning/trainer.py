@@ -20,7 +20,8 @@ from .module import LightningModule
 from .optimizers import LightningOptimizer, SchedulerConfig, configured
 from .precision import Precision
 from .results import Results
-from .strategy import Strategy
+from .signals import Signals, SLURMEnvironment, hpc_path
+from .strategies import strategy_of
 
 
 class Trainer:
@@ -38,7 +39,7 @@ class Trainer:
         self,
         *,
         accelerator: str = "auto",
-        strategy: str = "auto",
+        strategy: Any = "auto",
         devices: Any = "auto",
         num_nodes: int = 1,
         precision: str | int | None = None,
@@ -69,6 +70,9 @@ class Trainer:
         benchmark: bool | None = None,
         use_distributed_sampler: bool = True,
         detect_anomaly: bool = False,
+        on_nan: str = "raise",
+        reproducible: int | None = None,
+        plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         _check("accelerator", accelerator, accelerator in ("auto", "cpu"), '"auto" or "cpu"')
@@ -94,7 +98,11 @@ class Trainer:
             val_check_interval, check_val_every_n_epoch = 1.0, 1
             logger, enable_checkpointing = False, False
             callbacks = [c for c in _list(callbacks) if not isinstance(c, ModelCheckpoint | EarlyStopping)]
-        self.strategy, self.precision = Strategy(strategy, devices, num_nodes), Precision(precision)
+        _check("on_nan", on_nan, on_nan in ("raise", "ignore"), '"raise" or "ignore"')
+        self.strategy, self.precision = strategy_of(strategy, reproducible), Precision(precision)
+        self.strategy.join(devices, num_nodes)
+        self.slurm = next((p for p in _list(plugins) if isinstance(p, SLURMEnvironment)), SLURMEnvironment())
+        self.check_finite = on_nan == "raise" and self.precision.scaler is None
         self.num_nodes, self.num_devices = num_nodes, self.strategy.world_size // num_nodes
         self.max_epochs, self.min_epochs = max_epochs, min_epochs
         self.max_steps, self.min_steps = max_steps, min_steps
@@ -137,6 +145,7 @@ class Trainer:
         self.callback_values: dict[str, float] = {}
         self.progress_bar_values: dict[str, float] = {}
         self.logged_values: dict[str, float] = {}
+        self.signals: Any = None
         self.optimizers: list[Any] = []
         self.lr_scheduler_configs: list[SchedulerConfig] = []
         self.given: dict[str, Any] = {}
@@ -156,7 +165,11 @@ class Trainer:
         datamodule: LightningDataModule | None = None,
         ckpt_path: Any = None,
     ) -> None:
-        """Trains. ckpt_path: go on from this checkpoint ("last" and "best": of the ModelCheckpoint callback)."""
+        """Trains. ckpt_path: go on from this checkpoint.
+
+        "best": of the ModelCheckpoint callback; "last": the newest that it or a signal has left; "hpc": what a
+        signal has left. With "last" and "hpc" a first run, which finds none, starts anew.
+        """
         _check_model(model, "fit", ("training_step", "configure_optimizers"))
         train_dataloaders, datamodule = _data(train_dataloaders, val_dataloaders, datamodule, "fit")
         self.should_stop = False
@@ -259,18 +272,20 @@ class Trainer:
                 stacklevel=4,
             )
         self.optimizers, self.lr_scheduler_configs = configured(model.configure_optimizers())
+        schedulers = [config.scheduler for config in self.lr_scheduler_configs]
+        self.optimizers = self.strategy.wrap_optimizers(self.optimizers, schedulers)
         self.wrapped_optimizers = [LightningOptimizer(o, self) for o in self.optimizers]
         self._check_optimization(model)
-        self.strategy.setup(model)
-        self.training_step = self.strategy.step_of(model)
         loop.takes_idx = positional(model.training_step) > 1
         self._log_hyperparameters(model)
         self.hooks("on_fit_start")
         if self.checkpoint is not None:
             checkpoints.restore_training(self, self.checkpoint)
-        with self._anomalies():
+        with self._anomalies(), Signals(self, self.slurm) as self.signals:
             loop.run()
         self.hooks("on_fit_end")
+        if self.is_global_zero and os.path.exists(hpc_path(self)):
+            os.remove(hpc_path(self))  # what was cut off is whole now: a later run starts anew
 
     def _check_optimization(self, model: Any) -> None:
         if not model.automatic_optimization:
@@ -331,14 +346,21 @@ class Trainer:
         self.strategy.barrier()
 
     def _checkpoint_path(self, ckpt_path: Any) -> Any:
-        if ckpt_path not in ("best", "last"):
+        """The file that a run goes on from. A Slurm job that was requeued goes on from where it was cut off."""
+        cut_off = hpc_path(self)
+        if ckpt_path is None and self.stage == "fit" and self.slurm.job_id is not None:
+            ckpt_path = "hpc"
+        wanted = ckpt_path == "hpc" or (ckpt_path == "last" and self.stage == "fit")
+        if wanted and self.strategy.broadcast_object(os.path.exists(cut_off)):
+            return cut_off
+        if ckpt_path not in ("best", "last", "hpc"):
             return ckpt_path
         found = next((c for c in self.callbacks if isinstance(c, ModelCheckpoint)), None)
         path = None
-        if found is not None:
+        if found is not None and ckpt_path != "hpc":
             path = found.best_model_path if ckpt_path == "best" else found.newest_path(self)
         if not path:
-            if ckpt_path == "last" and self.stage == "fit":
+            if ckpt_path != "best" and self.stage == "fit":
                 return None  # a job that is started again and again: the first time there is none
             raise ValueError(f"[{self.stage}] ckpt_path={ckpt_path!r}, but no ModelCheckpoint has saved one")
         return path

@@ -550,7 +550,6 @@ def test_mistakes_are_told(tmp_path: Path, call: Any, error: type, message: str)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"devices": 3}, "need 3 workers, came 1"),
         ({"accelerator": "tpu"}, "accelerator must be"),
         ({"strategy": "horovod"}, "strategy must be one of"),
         ({"val_check_interval": 1.5}, "val_check_interval must be"),

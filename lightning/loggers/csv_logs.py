@@ -50,9 +50,11 @@ class CSVLogger(FolderLogger):
         if len(self.rows) == self._written:
             return
         os.makedirs(self.log_dir, exist_ok=True)
+        path = os.path.join(self.log_dir, "metrics.csv")
+        if not self._written:
+            self._take_over(path)
         fresh = self.rows[self._written :]
         columns = sorted({name for row in fresh for name in row} - set(self.columns))
-        path = os.path.join(self.log_dir, "metrics.csv")
         if columns or not self._written:  # new columns: the file is written anew
             self.columns += columns
             fresh, mode = self.rows, "w"
@@ -64,3 +66,16 @@ class CSVLogger(FolderLogger):
                 writer.writeheader()
             writer.writerows(fresh)
         self._written = len(self.rows)
+
+    def _take_over(self, path: str) -> None:
+        """Rows that an earlier run left in the file, up to the step that this one goes on from, come first."""
+        if not os.path.exists(path):
+            return
+        with open(path, newline="") as file:
+            earlier: list[dict[str, Any]] = [
+                {k: v for k, v in row.items() if v} for row in csv.DictReader(file)
+            ]
+        first = self.rows[0]["step"]
+        self.rows[:0] = [row for row in earlier if float(row["step"]) < first]
+        self.columns = list(dict.fromkeys([*self.columns, *(name for row in self.rows for name in row)]))
+        self._written = 0

@@ -35,7 +35,7 @@ class Logger:
 
 
 class FolderLogger(Logger):
-    """A logger that writes into save_dir/name/version_<number>, the first number that is free."""
+    """A logger that writes into save_dir/name/version_<number>: the first one that is free, or the Slurm job's."""
 
     def __init__(self, save_dir: str | os.PathLike[str], name: str | None, version: int | str | None) -> None:
         self.save_dir = os.path.abspath(save_dir)
@@ -44,6 +44,8 @@ class FolderLogger(Logger):
 
     @property
     def version(self) -> int | str:  # type: ignore[override]
+        if self._version is None and os.environ.get("SLURM_STEP_ID") and os.environ.get("SLURM_JOB_ID"):
+            self._version = int(os.environ["SLURM_JOB_ID"])  # a job that is requeued goes on in its folder
         if self._version is None:
             root = os.path.join(str(self.save_dir), str(self.name))
             names = os.listdir(root) if os.path.isdir(root) else []

@@ -1,13 +1,14 @@
-"""Where the workers are: joining them, sharing out data, averaging gradients."""
+"""Data parallel: joining the workers, sharing out data, averaging gradients. One worker alone is the simplest case."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from ..data import (
+from ...data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
@@ -16,10 +17,8 @@ from ..data import (
     Sampler,
     SequentialSampler,
 )
-from ..launch.environment import detect
-from ..nn import Module
-
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+from ...launch.environment import Environment, detect
+from ...nn import Module
 
 
 class EvaluationSampler(Sampler[int]):
@@ -46,54 +45,87 @@ class TrainingStep(Module):
         return self.module.training_step(*args, **kwargs)
 
 
-class Strategy:
-    """One worker, or data parallel over all that the launcher started.
+class DDPStrategy:
+    """One worker, or data parallel over all that the launcher started; options are DistributedDataParallel's.
 
-    Joins the others at once, so that rank and world size are right from then on.
+    process_group_backend, timeout: as in init_process_group. start_method: taken, and changes nothing.
     """
 
-    def __init__(self, name: str, devices: Any, num_nodes: int) -> None:
-        if name not in STRATEGIES:
-            raise ValueError(f"[Trainer] strategy must be one of {STRATEGIES}, came {name!r}")
-        self.name, place = name, detect()
-        self.world_size, self.rank, self.local_rank = place.world_size, place.rank, place.local_rank
-        wanted = _wanted(devices, num_nodes)
-        if wanted is not None and wanted != self.world_size:
-            raise ValueError(
-                f"[Trainer] devices={devices}, num_nodes={num_nodes} need {wanted} workers, came {self.world_size} "
-                f"from the launcher: start the script with `ringrun -n {wanted} script.py` or "
-                f'`mpirun -n {wanted} python script.py`, or pass devices="auto"'
-            )
+    exact = False  # whether logged values must have the same bits on any number of workers
+
+    def __init__(
+        self,
+        process_group_backend: str | None = None,
+        timeout: Any = None,
+        start_method: str | None = None,
+        **options: Any,
+    ) -> None:
+        self._backend, self._timeout, self._options = process_group_backend, timeout, options
         self.group: Any = None
         self.ddp: Any = None
-        if self.world_size > 1:
-            from ..distributed import init_process_group, is_initialized
-            from ..distributed.process_group import world_group
 
-            if not is_initialized():
-                init_process_group()
-            self.group = world_group()
+    def join(self, devices: Any, num_nodes: int) -> None:
+        """Joins the others at once, so that rank and world size are right from then on; starts them if nobody has."""
+        place, wanted = detect(), _wanted(devices, num_nodes)
+        if wanted is not None and wanted != place.world_size:
+            if place.launcher != "single":
+                raise ValueError(_disagreement(devices, num_nodes, wanted, place))
+            from ...launch.relaunch import relaunch
+
+            relaunch(wanted // num_nodes, num_nodes)
+        self.world_size, self.rank, self.local_rank = place.world_size, place.rank, place.local_rank
+        self.local_world_size = place.local_world_size
+        self._join()
+
+    def _join(self) -> None:
+        if self.world_size > 1:
+            self._init_group()
+
+    def _init_group(self) -> None:
+        from ...distributed import init_process_group, is_initialized
+        from ...distributed.process_group import world_group
+
+        if not is_initialized():
+            init_process_group(self._backend, timeout=self._timeout)
+        self.group = world_group()
 
     # ---- training
 
     def setup(self, module: Any) -> None:
         """Gives all workers rank 0's parameters and, in automatic optimization, averages gradients in backward."""
         self.ddp = None
-        if self.group is None:
-            return
-        from ..distributed.buckets import broadcast_coalesced
-        from ..distributed.ddp import DistributedDataParallel, check_same_model
+        if self.group is not None:
+            self._setup_gradients(module)
+
+    def _setup_gradients(self, module: Any) -> None:
+        from ...distributed.buckets import broadcast_coalesced
+        from ...distributed.ddp import DistributedDataParallel, check_same_model
 
         if module.automatic_optimization:
-            unused = self.name.endswith("parameters_true")
-            self.ddp = DistributedDataParallel(TrainingStep(module), find_unused_parameters=unused)
+            self.ddp = DistributedDataParallel(TrainingStep(module), **self._options)
         else:
             check_same_model(self.group, module)
             broadcast_coalesced(self.group, [*module.parameters(), *module.buffers()])
 
+    def wrap_optimizers(self, optimizers: list[Any], schedulers: list[Any]) -> list[Any]:
+        """The optimizers that training steps with."""
+        return optimizers
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """The whole state of an optimizer, on rank 0; to be called on all workers."""
+        return optimizer.state_dict()
+
+    def parts(self, batch: Any, number: int) -> Iterable[Any]:
+        """What training_step is called for, one after the other; number: of the batch, since training began."""
+        return (batch,)
+
     def step_of(self, module: Any) -> Any:
         """The callable that makes a training step."""
         return module.training_step if self.ddp is None else self.ddp
+
+    def mean_of_parts(self, losses: list[Any]) -> Any:
+        """The step's loss from its parts' losses."""
+        return losses[0]
 
     def no_sync(self) -> Any:
         """Within it backward leaves each worker's own gradients."""
@@ -156,7 +188,7 @@ class Strategy:
         sampler: Sampler[Any] = EvaluationSampler(loader.dataset, self.world_size, self.rank)
         if training:
             shuffle = isinstance(loader.sampler, RandomSampler)
-            seed = self.broadcast_object(_seed() if shuffle else 0)
+            seed = self.broadcast_object(shared_seed() if shuffle else 0)
             sampler = DistributedSampler(loader.dataset, self.world_size, self.rank, shuffle, seed)
         return with_sampler(loader, sampler)
 
@@ -169,14 +201,27 @@ def with_sampler(loader: DataLoader[Any], sampler: Any) -> DataLoader[Any]:
             f"[Trainer] a loader's own batch_sampler ({type(batches).__name__}) cannot be given another order: "
             "pass batch_size and sampler, or Trainer(use_distributed_sampler=False)"
         )
-    return DataLoader(
+    return _again(
+        loader,
         loader.dataset,
         batch_size=None if batches is None else batches.batch_size,
         sampler=sampler,
+        drop_last=batches is not None and batches.drop_last,
+    )
+
+
+def with_batches(loader: DataLoader[Any], batch_sampler: Any, dataset: Any = None) -> DataLoader[Any]:
+    """The same loader with other batches, and perhaps of another dataset."""
+    return _again(loader, loader.dataset if dataset is None else dataset, batch_sampler=batch_sampler)
+
+
+def _again(loader: DataLoader[Any], dataset: Any, **order: Any) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        **order,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
-        drop_last=batches is not None and batches.drop_last,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
@@ -187,10 +232,20 @@ def with_sampler(loader: DataLoader[Any], sampler: Any) -> DataLoader[Any]:
     )
 
 
-def _seed() -> int:
+def shared_seed() -> int:
+    """The seed of seed_everything, which orders of shuffled data follow from."""
     import os
 
     return int(os.environ.get("PL_GLOBAL_SEED") or 0)
+
+
+def _disagreement(devices: Any, num_nodes: int, wanted: int, place: Environment) -> str:
+    return (
+        f"[Trainer] devices={devices}, num_nodes={num_nodes} are {wanted} workers, but {place.launcher} has started "
+        f'{place.world_size}: pass devices="auto" to take what it started, or start {wanted}: '
+        f"`mpirun -n {wanted} python script.py`, `srun -n {wanted} ...`, `ringrun -n {wanted} script.py`, or plain "
+        "`python script.py`, where the Trainer starts them itself"
+    )
 
 
 def _wanted(devices: Any, num_nodes: int) -> int | None:
