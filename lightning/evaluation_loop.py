@@ -82,7 +82,7 @@ class EvaluationLoop:
         if stage == "predict":
             self.outputs[dataloader_idx].append(outputs)
         t.hooks(f"on_{stage}_batch_end", outputs, batch, batch_idx, *extra)
-        values = t.results.publish_step()
+        values = t.results.publish_step(due=False)
         if values and not t.sanity_checking:
             t.log_metrics(values, batch_idx)
 
