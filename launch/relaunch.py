@@ -50,7 +50,7 @@ def _target() -> list[str]:
 def _flags() -> list[str]:
     import subprocess
 
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined,no-any-return]
+    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
 
 
 def _hosts(nodes: int) -> list[str]:
