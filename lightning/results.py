@@ -160,7 +160,7 @@ class Results:
         return item
 
     def publish_step(self, due: bool = True) -> dict[str, float]:
-        """Hands the step's values to the trainer; returns those for the loggers. due: loggers will take them, on all workers."""
+        """Hands the step's values to the trainer; returns those for the loggers. due: loggers take them."""
         logged, trainer = {}, self.trainer
         if trainer.strategy.exact:
             self._join_parts(due)
