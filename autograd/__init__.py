@@ -47,7 +47,7 @@ def _roots(
                     f"[{name}] a gradient can be left out for one element only, came shape {list(t.array.shape)}:"
                     " reduce to a scalar, or pass gradient="
                 )
-            one = np.ones(t.array.shape, t.array.dtype)
+            one = engine.ones_beside(t.array)
             roots.append((edge, engine.wrap(one) if create else one))
             continue
         if g.array.shape != t.array.shape:
@@ -92,7 +92,9 @@ def backward_scalar(t: Any, keep: bool) -> None:
     edge = engine.edge_of(t)
     dtype = t.array.dtype
     one = _ones.get(dtype)
-    if one is None:
+    if len(engine.array_namespace) > 1 and type(t.array) is not np.ndarray:
+        one = engine.ones_beside(t.array)
+    elif one is None:
         one = _ones[dtype] = np.ones((), dtype)
         one.flags.writeable = False  # shared by all
     if edge is None:
@@ -137,8 +139,8 @@ def grad(
         elif create_graph:
             results.append(g)
         else:
-            g = np.asarray(g)
-            results.append(engine.wrap(g if g.flags.writeable and g.base is None else g.copy()))
+            g = g if type(g) in engine.array_namespace else np.asarray(g)
+            results.append(engine.wrap(g if engine.writable(g) and g.base is None else g.copy()))
     return tuple(results)
 
 

@@ -350,7 +350,7 @@ def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
     else:
         if type(g) not in array_namespace:
             g = np.array(g)  # NumPy's arithmetic makes scalars of 0-d arrays
-        elif g.base is not None or _held(g) > _OWNED or not g.flags.writeable:
+        elif g.base is not None or _held(g) > _OWNED or not writable(g):
             g = g.copy()
         if g.dtype is not leaf.array.dtype:
             g = g.astype(leaf.array.dtype, copy=False)
@@ -358,6 +358,22 @@ def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
     if leaf._whole_hooks:
         for hook in list(leaf._whole_hooks.values()):
             hook(leaf)
+
+
+def ones_beside(array: Any) -> Any:
+    """Ones of an array's shape and dtype, where it stands."""
+    xp = array_namespace[type(array)]
+    if xp is np:
+        return np.ones(array.shape, array.dtype)
+    with array.device:
+        return xp.ones(array.shape, array.dtype)
+
+
+def writable(array: Any) -> bool:
+    """Whether an array's memory may be written element by element: not read-only, no element stored once for many."""
+    if isinstance(array, np.ndarray):
+        return array.flags.writeable
+    return array.size < 2 or all(step or n == 1 for step, n in zip(array.strides, array.shape))
 
 
 def call_hooks(hooks: Iterable[Callable[[Any], Any]], g: Any, create: bool) -> Any:
@@ -384,7 +400,9 @@ def check_finite(node: Node, grads: Sequence[Any]) -> None:
         if g is None:
             continue
         array = g.array if isinstance(g, Variable) else g
-        if np.isnan(np.asarray(array, dtype=np.float64)).any():
+        if type(array) not in array_namespace or type(array) is np.ndarray:
+            array = np.asarray(array, dtype=np.float64)
+        if (array != array).any():
             made = f"; the op was called at {node.where}" if node.where else ""
             raise RuntimeError(
                 f"[detect_anomaly] gradients must not be NaN, came NaN from {node.name()} for its input {i}{made}"

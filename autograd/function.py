@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Node, Output, Variable, edge_of, mode, wrap
+from .engine import Node, Output, Variable, array_namespace, edge_of, mode, wrap
 from .inplace import written
 from .mode import no_grad
 from .op import is_floating, on_edge
@@ -52,11 +52,12 @@ class FunctionCtx:
 class FunctionNode(Node):
     """The recorded call of a Function."""
 
-    __slots__ = ("cls", "ctx", "dtypes", "saved", "shapes")
+    __slots__ = ("cls", "ctx", "dtypes", "namespace", "saved", "shapes")
 
     def __init__(self, cls: Any, ctx: FunctionCtx, edges: Any, outputs: list[Any]) -> None:
         super().__init__(edges, len(outputs))
         self.cls, self.ctx = cls, ctx
+        self.namespace = array_namespace[type(outputs[0].array)] if outputs else np
         self.shapes = [t.array.shape for t in outputs]
         self.dtypes = [t.array.dtype for t in outputs]
         self.saved: Any = ()
@@ -105,9 +106,9 @@ class FunctionNode(Node):
         grads = [g] if self.outputs == 1 else list(g)
         for i, part in enumerate(grads):
             if part is None and self.ctx.materialize_grads:
-                part = wrap(np.zeros(self.shapes[i], self.dtypes[i]))
+                part = wrap(self.namespace.zeros(self.shapes[i], self.dtypes[i]))
             elif part is not None and not create:
-                part = wrap(np.asarray(part))
+                part = wrap(part if type(part) in array_namespace else np.asarray(part))
             grads[i] = part
         results = self.cls.backward(self.ctx, *grads)
         results = list(results) if isinstance(results, tuple) else [results]

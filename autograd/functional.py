@@ -14,7 +14,7 @@ import numpy as np
 
 from . import engine
 from . import grad as _grad
-from .engine import Variable, wrap
+from .engine import Variable, array_namespace, wrap
 from .mode import enable_grad, mode
 from .op import tensor_ops
 
@@ -209,12 +209,14 @@ def _rows(y: Any, xs: Tensors, create: bool, strict: bool) -> Tensors:
     """The Jacobian of one output, a backward for each of its elements."""
     rows: list[Tensors] = []
     for k in range(y.array.size):
-        one = np.zeros(y.array.size, y.array.dtype)
+        one = array_namespace[type(y.array)].zeros(y.array.size, y.array.dtype)
         one[k] = 1
         rows.append(_gradients("jacobian", (y,), xs, (wrap(one.reshape(y.array.shape)),), create, strict))
     shapes = [y.array.shape + x.array.shape for x in xs]
     if not rows:
-        return tuple(wrap(np.zeros(shape, x.array.dtype)) for shape, x in zip(shapes, xs))
+        return tuple(
+            wrap(array_namespace[type(x.array)].zeros(shape, x.array.dtype)) for shape, x in zip(shapes, xs)
+        )
     stack, reshape = tensor_ops["stack"], tensor_ops["reshape"]
     return tuple(reshape(stack(*parts, dim=0), shape=shape) for parts, shape in zip(zip(*rows), shapes))
 

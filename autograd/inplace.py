@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh
+from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh, writable
 from .op import Op, OpNode, describe, listeners, registry, tensor_ops
 
 
@@ -138,12 +138,12 @@ def write(name: str, x: Any, y: Any) -> None:
         raise RuntimeError(
             f"[{name}] the result's type {y.dtype.name} cannot be cast to the tensor's {array.dtype.name}"
         )
-    if not array.flags.writeable:
+    if not writable(array):
         raise RuntimeError(
             f"[{name}] the memory must be writable, came {describe(x)} whose elements share memory (expand) or are"
             " read-only: use clone() before"
         )
-    array[...] = y
+    array[...] = y if type(y) is type(array) else array_namespace[type(array)].asarray(y)
     written(x)
 
 
@@ -174,11 +174,13 @@ def assign(x: Any, index: Any, value: Any) -> None:
     if isinstance(value, Variable):
         source = value.array
     else:
-        source = np.asarray(value)
+        source = value if type(value) is type(array) else np.asarray(value)
         if source.dtype != array.dtype:
             source = source.astype(array.dtype)
+        if type(source) is not type(array):
+            source = array_namespace[type(array)].asarray(source)
         value = None
-    if not array.flags.writeable:
+    if not writable(array):
         raise RuntimeError(
             f"[setitem] the memory must be writable, came {describe(x)} whose elements share memory (expand) or are"
             " read-only: use clone() before"

@@ -77,6 +77,7 @@ class Op:
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
         self.analytic = analytic
         self.prepare, self.hint, self.onnx = prepare, hint, onnx
+        self.declared = self  # a backend's variant names the op that it stands for
         code = forward.__code__
         self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
         self.defaults: dict[str, Any] = forward.__kwdefaults__ or {}
@@ -85,10 +86,23 @@ class Op:
         self.together = Call(together) if together else None
         self.differentiable = bool(together or any(self.rules))
         self.plans: dict[int, Plan] = {}
+        self.variants: dict[
+            Any, list[Variant]
+        ] = {}  # array module of a backend -> its bodies, first fit first
         self.title = "".join(part.capitalize() for part in name.split("_")) + "Backward0"
+        self._enter(name)
+
+    def _enter(self, name: str) -> None:
         assert name not in registry, f"op {name} is declared twice"
         registry[name] = self
         tensor_ops[name] = self
+
+    def variant(self, arrays: Sequence[Any], kw: dict[str, Any]) -> Variant | None:
+        """The body that a backend has for these arrays, if any."""
+        for found in self.variants.get(namespace_of(arrays), ()):
+            if found.accepts(*arrays, **kw):
+                return found
+        return None
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -123,6 +137,8 @@ class Op:
                 y = np.asarray(y)
             extra = None
         else:
+            if self.variants and (variant := self.variant(arrays, kw)) is not None:
+                return variant(*args, **kw)
             y, extra = self.compute(arrays, kw)
         record = mask and mode.grad and self.differentiable
         if self.outputs == 1:
@@ -149,13 +165,15 @@ class Op:
             out = tuple(parts)
         if listeners:
             for listener in listeners:
-                listener(self, args, kw, out)
+                listener(self.declared, args, kw, out)
         return out
 
     def compute(self, arrays: Sequence[Any], kw: dict[str, Any]) -> tuple[Any, Any]:
         """The forward on arrays: (output, extras), with 16-bit floats computed in float32."""
         xp = np if len(array_namespace) == 1 else namespace_of(arrays)
         low = None
+        if xp is not np:
+            arrays = beside(xp, arrays, self.half)
         try:
             if self.half == "float32":
                 for a in arrays:
@@ -207,6 +225,64 @@ class Op:
         if found is None:
             found = self.plans[mask] = Plan(self, mask)
         return found
+
+
+class Variant(Op):
+    """A backend's own body of an op, with its own gradient: what a call becomes when its arrays are of that backend.
+
+    accepts  whether the body computes these arrays and keywords; otherwise the next one, or the op's own, does
+
+    Attached with `op.variants[xp]`, from the backend's folder; ops know nothing of it.
+    """
+
+    def __init__(
+        self,
+        op: Op,
+        xp: Any,
+        accepts: Callable[..., bool],
+        forward: Callable[..., Any],
+        backward: Callable[..., Any] | None = None,
+        *,
+        extras: tuple[str, ...] = (),
+    ) -> None:
+        own = backward is not None
+        super().__init__(
+            op.name,
+            forward,
+            () if own else op.joint or op.rules,
+            backward=backward,
+            composite=(op.composite or _rules_of(op)) if own else op.composite,
+            extras=extras,
+            outputs=op.outputs,
+            broadcast=op.broadcast and not own,
+            analytic=op.analytic,
+            half="native",
+            hint=op.hint,
+        )
+        self.declared, self.accepts = op, accepts
+        op.variants.setdefault(xp, []).append(self)
+        general = getattr(tensor_ops[op.name], "general", None)
+        if general is not None:  # the short way of a family goes past variants
+            general()
+
+    def _enter(self, name: str) -> None:
+        """A variant is found through its op, not by name."""
+
+    def variant(self, arrays: Sequence[Any], kw: dict[str, Any]) -> Variant | None:
+        return None
+
+
+def _rules_of(op: Op) -> Callable[..., Any]:
+    """The op itself as composite: the recorded backward goes by its rules."""
+
+    def composite(ops: Any, *args: Any, **kw: Any) -> Any:
+        variants, op.variants = op.variants, {}
+        try:
+            return op(*args, **kw)
+        finally:
+            op.variants = variants
+
+    return composite
 
 
 class Call:
@@ -503,7 +579,7 @@ def namespace_of(arrays: Sequence[Any]) -> Any:
     xp = None
     for a in arrays:
         found = array_namespace.get(type(a))
-        if found is None:
+        if found is None or (found is np and not a.ndim):  # a number goes with any device
             continue
         if xp is not None and found is not xp:
             raise RuntimeError(
@@ -511,6 +587,20 @@ def namespace_of(arrays: Sequence[Any]) -> Any:
             )
         xp = found
     return np if xp is None else xp
+
+
+def beside(xp: Any, arrays: Sequence[Any], half: str) -> Sequence[Any]:
+    """Numbers, which come as 0-d NumPy arrays, in the form that a GPU's kernels take: as scalars, in place.
+
+    Those in 16 bits are given in float32, in which ops compute.
+    """
+    for i, a in enumerate(arrays):
+        if type(a) is ndarray:
+            if not a.ndim and half != "native":
+                arrays[i] = (a.astype(F32) if a.dtype in low_floats else a)[()]  # type: ignore[index]
+            else:
+                arrays[i] = xp.asarray(a)  # type: ignore[index]
+    return arrays
 
 
 def is_floating(array: Any) -> bool:
@@ -535,8 +625,10 @@ def narrow(y: Any, low: Any, xp: Any) -> Any:
 def describe(a: Any) -> str:
     """`float32[2, 3]` for arrays and Tensors, the repr of anything else."""
     a = a.array if isinstance(a, Variable) else a
-    if type(a) in array_namespace:
+    if type(a) is ndarray:
         return f"{a.dtype.name}{list(a.shape)}"
+    if type(a) in array_namespace:
+        return f"{a.dtype.name}{list(a.shape)} on cuda:{a.device.id}"
     return repr(a)
 
 
@@ -563,7 +655,13 @@ class ArrayOps:
                     break
             if prepare is not None:
                 args, kw = prepare(*args, **kw)
-            y = forward(np if len(array_namespace) == 1 else namespace_of(args), *args, **kw)
+            if len(array_namespace) == 1:
+                y = forward(np, *args, **kw)
+            else:
+                xp = namespace_of(args)
+                if op.variants and (body := op.variant(args, kw)) is not None:
+                    return body.forward(xp, *args, **kw)[0] if body.extras else body.forward(xp, *args, **kw)
+                y = forward(xp, *(args if xp is np else beside(xp, list(args), op.half)), **kw)
             return y[0] if extras else y
 
         self.__dict__[name] = call

@@ -17,11 +17,29 @@ Tensor = Any
 
 
 def finish(array: Any, requires_grad: bool = False, device: Any = None) -> Any:
-    devices.check(device)
+    """The array as a tensor, on a device: None is the default one."""
+    if device is not None or devices.default() is not devices.cpu:
+        array = devices.move(array, devices.check(device))
     t = wrap(array)
     if requires_grad:
         t.requires_grad_()
     return t
+
+
+def _made(array: Any, requires_grad: bool) -> Any:
+    t = wrap(array)
+    return t.requires_grad_() if requires_grad else t
+
+
+def _alike(name: str, t: Any, device: Any, *args: Any) -> Any:
+    """An array like a tensor's, beside it unless a device is named."""
+    array = t.array
+    if len(array_namespace) == 1 and (device is None or devices.check(device) is devices.cpu):
+        return getattr(np, name)(array, *args)
+    to = devices.of(array) if device is None else devices.check(device)
+    if to == devices.of(array) == devices.cpu:
+        return getattr(np, name)(array, *args)
+    return devices.make(name[:-5], to, array.shape, *args)
 
 
 def size_of(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
@@ -104,15 +122,22 @@ def tensor(
             f"[tensor] data must be numbers in sequences of equal lengths, came {type(data).__name__}"
         )
     target = to_numpy(dtype) if dtype is not None else of_numpy(_natural(data, array)).numpy
-    return finish(np.array(array, dtype=target, order="C"), requires_grad, device)
+    if isinstance(array, np.ndarray):
+        t = finish(np.array(array, dtype=target, order="C"), requires_grad, device)
+        return t.pin_memory() if pin_memory else t
+    to = devices.of(array) if device is None else devices.check(device)
+    moved = devices.move(array, to)
+    return _made(moved.astype(target, order="C", copy=moved is array), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Any:
     """As `tensor`, without a copy where `data` already fits."""
     if isinstance(data, Variable):
-        return data if dtype is None or to_numpy(dtype) == data.array.dtype else data.to(dtype)
+        return data if dtype is device is None else data.to(device=device, dtype=dtype)
     if type(data) in array_namespace and (dtype is None or to_numpy(dtype) == data.dtype):
-        return from_numpy(data)
+        made = from_numpy(data) if type(data) is np.ndarray else wrap(data)
+        stays = device is None and devices.default() is devices.cpu
+        return made if stays else made.to(device=devices.check(device))
     return tensor(data, dtype=dtype, device=device)
 
 
@@ -138,17 +163,17 @@ def _float_or(dtype: Any) -> Any:
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
     """A tensor of the given size with undefined content."""
-    return finish(np.empty(size_of("empty", size), _float_or(dtype)), requires_grad, device)
+    return _made(devices.make("empty", device, size_of("empty", size), _float_or(dtype)), requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
     """A tensor of zeros."""
-    return finish(np.zeros(size_of("zeros", size), _float_or(dtype)), requires_grad, device)
+    return _made(devices.make("zeros", device, size_of("zeros", size), _float_or(dtype)), requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
     """A tensor of ones."""
-    return finish(np.ones(size_of("ones", size), _float_or(dtype)), requires_grad, device)
+    return _made(devices.make("ones", device, size_of("ones", size), _float_or(dtype)), requires_grad)
 
 
 def full(
@@ -162,11 +187,7 @@ def full(
         n = np.dtype("complex64") if isinstance(fill_value, complex) else n
     else:
         n = to_numpy(dtype)
-    return finish(
-        np.full(size_of("full", (size,)), fill_value, n),
-        requires_grad,
-        device,
-    )
+    return _made(devices.make("full", device, size_of("full", (size,)), fill_value, n), requires_grad)
 
 
 def _like(t: Any, dtype: Any) -> Any:
@@ -176,25 +197,25 @@ def _like(t: Any, dtype: Any) -> Any:
 def empty_like(
     input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
 ) -> Any:
-    return finish(np.empty_like(input.array, _like(input, dtype)), requires_grad, device)
+    return _made(_alike("empty_like", input, device, _like(input, dtype)), requires_grad)
 
 
 def zeros_like(
     input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
 ) -> Any:
-    return finish(np.zeros_like(input.array, _like(input, dtype)), requires_grad, device)
+    return _made(_alike("zeros_like", input, device, _like(input, dtype)), requires_grad)
 
 
 def ones_like(
     input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
 ) -> Any:
-    return finish(np.ones_like(input.array, _like(input, dtype)), requires_grad, device)
+    return _made(_alike("ones_like", input, device, _like(input, dtype)), requires_grad)
 
 
 def full_like(
     input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
-    return finish(np.full_like(input.array, fill_value, _like(input, dtype)), requires_grad, device)
+    return _made(_alike("full_like", input, device, fill_value, _like(input, dtype)), requires_grad)
 
 
 def arange(

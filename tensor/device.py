@@ -1,8 +1,14 @@
-"""Devices: `cpu`, and `cuda:N` where a GPU backend is loaded."""
+"""Devices: `cpu`, and `cuda:N`, whose backend (tensor/backend/cuda) is loaded when one is first asked for.
+
+This file is the only way from the tensors to that backend: where an array stands (`of`), how it gets elsewhere (`move`)
+and how one is made there (`make`).
+"""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 
 class device:
@@ -40,20 +46,75 @@ class device:
             else f"device(type={self.type!r}, index={self.index})"
         )
 
+    def __enter__(self) -> device:
+        _default.append(check(self))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _default.pop()
+
     def __str__(self) -> str:
         return self.type if self.index is None else f"{self.type}:{self.index}"
 
 
 cpu = device("cpu")
+_cuda: dict[int, device] = {}
+_default = [cpu]  # the last one is where tensors are made; `with device(...)` puts another on top
 
 
 def check(d: Any) -> device:
-    """The device asked for, if this process can use it."""
-    found = cpu if d is None else d if isinstance(d, device) else device(d)
+    """The device asked for, if this process can use it; None is the default one."""
+    if d is None:
+        return _default[-1]
+    found = d if isinstance(d, device) else device(d)
     if found.type == "cpu":
         return cpu
     if found.type == "cuda":
-        raise RuntimeError(
-            f"[device] {found} needs the CUDA backend, which is not part of this build: use device 'cpu'"
-        )
-    raise RuntimeError(f"[device] this build computes on 'cpu', came {str(found)!r}")
+        from .backend.cuda.runtime import check_index
+
+        return cuda(check_index(found.index))
+    raise RuntimeError(f"[device] this build computes on 'cpu' and 'cuda', came {str(found)!r}")
+
+
+def cuda(index: int) -> device:
+    """The device cuda:index."""
+    return _cuda.get(index) or _cuda.setdefault(index, device("cuda", index))
+
+
+def set_default(d: Any) -> None:
+    """Sets where tensors are made; None: on the CPU."""
+    _default[:] = [cpu if d is None else check(d)]
+
+
+def default() -> device:
+    """Where tensors are made."""
+    return _default[-1]
+
+
+def of(array: Any) -> device:
+    """Where an array stands."""
+    return cpu if isinstance(array, np.ndarray) else cuda(int(array.device.id))
+
+
+def move(array: Any, to: device, non_blocking: bool = False) -> Any:
+    """A copy of an array on a device; the array itself where it stands there."""
+    if of(array) == to:
+        return array
+    from .backend.cuda import transfer
+
+    if to.type == "cpu":
+        return transfer.to_host(array, non_blocking)
+    assert to.index is not None
+    return transfer.to_device(array, to.index, non_blocking)
+
+
+def make(name: str, d: Any, *args: Any) -> Any:
+    """An array made on a device by the array module's function `name`, such as "zeros"."""
+    found = _default[-1] if d is None else check(d)
+    if found is cpu:
+        return getattr(np, name)(*args)
+    from .backend.cuda.runtime import load
+
+    cp = load()
+    with cp.cuda.Device(found.index):
+        return getattr(cp, name)(*args)

@@ -6,9 +6,13 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from ..autograd.engine import wrap
 from ..autograd.inplace import apply_inplace, check_writable
 from ..autograd.op import Op, tensor_ops
 from . import arranging, elementwise, scattering, sorting, statistics
+from . import device as devices
 from . import functions as f
 from .keywords import SPELLED, spelled
 from .ops import elementwise as _e
@@ -251,6 +255,47 @@ def new(self: Any, *args: Any, **kw: Any) -> Any:
 def get_device(self: Any) -> int:
     """-1: the tensor is on the CPU."""
     return -1 if self.device.type == "cpu" else int(self.device.index or 0)
+
+
+def placed(self: Any, device: Any, non_blocking: bool) -> Any:
+    """The tensor on a device; itself where it stands there. Recorded."""
+    to = devices.check(device)
+    if devices.of(self.array) == to:
+        return self
+    return tensor_ops["copy_to"](self, device=to, non_blocking=non_blocking)
+
+
+def is_pinned(self: Any) -> bool:
+    if not isinstance(self.array, np.ndarray) or not _gpu_in_use():
+        return False
+    from .backend.cuda import transfer
+
+    return transfer.is_pinned(self.array)
+
+
+def pin_memory(self: Any) -> Any:
+    if not isinstance(self.array, np.ndarray):
+        raise RuntimeError(f"[pin_memory] the tensor must be on the CPU, came {self.device}")
+    if not _gpu_in_use():
+        return self
+    from .backend.cuda import transfer
+
+    return wrap(transfer.pin(self.array))
+
+
+def _gpu_in_use() -> bool:
+    """Whether pinning has a use: a GPU backend is loaded, or can be."""
+    from .backend.cuda import runtime
+
+    return runtime.loaded() or runtime.device_count() > 0
+
+
+def record_stream(self: Any, stream: Any) -> None:
+    if isinstance(self.array, np.ndarray):
+        raise RuntimeError("[record_stream] the tensor must be on a CUDA device, came cpu")
+    from .backend.cuda import streams
+
+    streams.record(self.array, stream)
 
 
 def to_dense(self: Any, dtype: Any = None, **_: Any) -> Any:

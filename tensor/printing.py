@@ -41,6 +41,9 @@ def text(t: Any) -> str:
     """The whole representation, with dtype, requires_grad or grad_fn where they are not the usual ones."""
     array = t.array if t.array.dtype.kind != "V" else t.array.astype(np.float32)
     suffixes = []
+    if t.is_cuda:
+        array = t.cpu().array.astype(array.dtype)
+        suffixes.append(f"device='{t.device}'")
     usual = t.dtype in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool_, dtypes.complex64)
     if not array.size:
         if array.ndim != 1:

@@ -110,14 +110,13 @@ def set_default_tensor_type(t: Any) -> None:
 
 
 def set_default_device(device: Any) -> None:
-    """Sets where new tensors are made: only "cpu" in this build."""
-    if device is not None:
-        devices.check(device)
+    """Sets where new tensors are made, such as "cuda"; None: on the CPU."""
+    devices.set_default(device)
 
 
 def get_default_device() -> Any:
     """Where new tensors are made."""
-    return devices.cpu
+    return devices.default()
 
 
 def set_float32_matmul_precision(precision: str) -> None:

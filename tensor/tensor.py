@@ -122,7 +122,7 @@ class Tensor(Variable):
 
     @property
     def device(self) -> device.device:
-        return device.cpu
+        return device.cpu if len(array_namespace) == 1 else device.of(self.array)
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
@@ -154,28 +154,37 @@ class Tensor(Variable):
     def storage_offset(self) -> int:
         """Where the first element stands in the memory of the base, in elements."""
         base = self.array.base
-        if not isinstance(base, np.ndarray):
+        if type(base) not in array_namespace:
             return 0
-        start = self.array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-        return start // self.array.itemsize
+        return (self.data_ptr() - wrap(base).data_ptr()) // self.array.itemsize
 
     def data_ptr(self) -> int:
         """Address of the first element."""
-        return self.array.__array_interface__["data"][0]
+        array = self.array
+        return array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else int(array.data.ptr)
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Whether the elements lie in row-major order without gaps."""
         return self.array.flags.c_contiguous
 
-    is_cuda = is_sparse = is_meta = is_quantized = is_nested = is_mps = is_xpu = is_mkldnn = False
+    is_sparse = is_meta = is_quantized = is_nested = is_mps = is_xpu = is_mkldnn = False
     layout = "strided"
 
-    def is_pinned(self) -> bool:
-        return False
+    @property
+    def is_cuda(self) -> bool:
+        return not isinstance(self.array, np.ndarray)
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """Whether the elements lie in page-locked memory, from which copies to a GPU do not wait."""
+        return methods.is_pinned(self)
 
     def pin_memory(self, device: Any = None) -> Tensor:
-        """CPU memory needs no pinning without a GPU: the tensor itself."""
-        return self
+        """A copy in page-locked memory; without a GPU memory needs no pinning: the tensor itself."""
+        return methods.pin_memory(self)
+
+    def record_stream(self, stream: Any) -> None:
+        """Keeps the memory from being reused before what is queued on a CUDA stream now is done."""
+        methods.record_stream(self, stream)
 
     is_shared, share_memory_ = methods.late("shared", "is_shared"), methods.late("shared", "share_memory_")
 
@@ -354,9 +363,15 @@ class Tensor(Variable):
         return (self.array if self.array.dtype.kind != "V" else self.array.astype(np.float32)).tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
-        """The NumPy array underneath (shared memory)."""
+        """The NumPy array underneath (shared memory); `force` copies from a GPU."""
         if self.requires_grad and not force:
             raise RuntimeError("[numpy] the tensor must not require grad: use .detach().numpy()")
+        if not isinstance(self.array, np.ndarray):
+            if not force:
+                raise TypeError(
+                    f"[numpy] the tensor must be on the CPU, came {self.device}: use .cpu().numpy()"
+                )
+            return device.move(self.array, device.cpu)
         return self.array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -366,7 +381,13 @@ class Tensor(Variable):
         return array.copy() if copy else array
 
     def __dlpack__(self, **kw: Any) -> Any:
-        return self.numpy().__dlpack__(**kw)
+        return (self.array if self.is_cuda else self.numpy()).__dlpack__(**kw)
+
+    @property
+    def __cuda_array_interface__(self) -> Any:
+        if not self.is_cuda:
+            raise AttributeError("[__cuda_array_interface__] the tensor must be on a CUDA device, came cpu")
+        return self.array.__cuda_array_interface__
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
@@ -435,24 +456,40 @@ class Tensor(Variable):
         return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (type(self), self.array, self._needs and self._node is None)
+        array = device.move(self.array, device.cpu) if self.is_cuda else self.array
+        return _rebuild, (type(self), array, self._needs and self._node is None)
 
     # ---- dtype, device, copies
 
-    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False, **kw: Any) -> Tensor:
-        """Another dtype or device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other_tensor)`."""
+    def to(
+        self,
+        *args: Any,
+        dtype: Any = None,
+        device: Any = None,
+        copy: bool = False,
+        non_blocking: bool = False,
+        **kw: Any,
+    ) -> Tensor:
+        """Another dtype or device: `to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other_tensor)`.
+
+        non_blocking: copies between page-locked memory (pin_memory) and a GPU do not wait; synchronise before the CPU
+        reads the result.
+        """
+        flags = []
         for a in args:
             if isinstance(a, Variable):
-                dtype, device = a.array.dtype, None
+                dtype, device = a.array.dtype, a.device if len(array_namespace) > 1 else None
             elif type(a) is dtypes.dtype or a in (float, int, bool) or isinstance(a, np.dtype):
                 dtype = a
             elif isinstance(a, bool):
-                pass  # non_blocking, copy by position
+                flags.append(a)  # non_blocking, copy by position
             elif a is not None:
                 device = a
-        if device is not None:
-            globals()["device"].check(device)
+        if flags:
+            non_blocking, copy = (*flags, copy)[:2]
         out = self if dtype is None else f.cast(self, dtype)
+        if device is not None:
+            out = methods.placed(out, device, non_blocking)
         return out.clone() if copy and out is self else out
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
@@ -494,12 +531,13 @@ class Tensor(Variable):
     def bool(self) -> Tensor:
         return f.cast(self, dtypes.bool_)
 
-    def cpu(self) -> Tensor:
-        return self
+    def cpu(self, memory_format: Any = None) -> Tensor:
+        """The tensor on the CPU; itself where it is there."""
+        return self if isinstance(self.array, np.ndarray) else self.to(device="cpu")
 
     def cuda(self, device: Any = None, non_blocking: Any = False) -> Tensor:
-        """The tensor on a GPU; an error where there is none."""
-        return self.to("cuda" if device is None else device)
+        """The tensor on a GPU, by default the current one; an error where there is none."""
+        return self.to(device="cuda" if device is None else device, non_blocking=non_blocking)
 
     def clone(self, *, memory_format: Any = None) -> Tensor:
         """A copy, recorded."""
@@ -509,31 +547,47 @@ class Tensor(Variable):
         """The elements in row-major order; the tensor itself where they are already."""
         return self if self.array.flags.c_contiguous else _s.contiguous(self)
 
+    def _beside(self, device: Any) -> Any:
+        """The device that new tensors go to: that of this one unless another is named."""
+        return self.device if device is None else device
+
     def new_tensor(
         self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
-        return creation.tensor(data, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.tensor(
+            data, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+        )
 
     def new_empty(
         self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
-        return creation.empty(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.empty(
+            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+        )
 
     def new_zeros(
         self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
-        return creation.zeros(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.zeros(
+            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+        )
 
     def new_ones(
         self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
-        return creation.ones(*size, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad)
+        return creation.ones(
+            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+        )
 
     def new_full(
         self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: Any = False
     ) -> Tensor:
         return creation.full(
-            size, fill_value, dtype=dtype or self.dtype, device=device, requires_grad=requires_grad
+            size,
+            fill_value,
+            dtype=dtype or self.dtype,
+            device=self._beside(device),
+            requires_grad=requires_grad,
         )
 
     # ---- operators

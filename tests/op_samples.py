@@ -660,6 +660,7 @@ SAMPLES["contract"] = [
     S(A((3,)), A((4,), seed=1), left="i", right="j", out="ij"),
     S(layouts[0], layouts[1], left="ij", right="ij", out=""),
 ]
+SAMPLES["copy_to"] = [S(A(), device="cpu"), S(A((2, 5), layout="strided"), device="cpu")]
 SAMPLES["masked_scatter"] = [S(M, A((12,), seed=1), mask=_MASK)]
 
 

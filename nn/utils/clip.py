@@ -32,7 +32,7 @@ def _gradients(who: str, parameters: Any) -> list[Any]:
 
 def _flat(array: Any) -> Any:
     """All elements in a row, of a type to be computed in; a view wherever that is possible."""
-    flat = array.ravel(order="K")
+    flat = array.ravel(order="K") if isinstance(array, np.ndarray) else array.reshape(-1)
     return flat.astype(np.float32) if flat.dtype.itemsize == 2 else flat
 
 

@@ -21,6 +21,7 @@ from . import (
     scatter,
     shape,
     sort,
+    transfer,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "scatter",
     "shape",
     "sort",
+    "transfer",
 ]

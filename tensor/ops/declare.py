@@ -59,6 +59,11 @@ def unary(
     op = Op(name, forward, [rule], prepare=prepare, analytic=analytic, hint=hint, onnx=onnx)
     names = op_module.parameters(rule) if rule else ()
     simple = rule is not None and set(names) <= {"g", "x", "x_shape", "y", "ops"}
+
+    def general() -> None:  # a backend has attached a body of its own
+        nonlocal simple
+        simple = False
+
     keep_x, keep_y, keep_shape = "x" in names, "y" in names, "x_shape" in names
 
     def call(x: Any) -> Any:
@@ -106,6 +111,7 @@ def unary(
             t._needs = True
         return t
 
+    call.general = general  # type: ignore[attr-defined]
     return _finish(op, call)
 
 
@@ -135,6 +141,8 @@ def promoted(name: str, args: tuple[Any, ...], least: int = 0) -> list[Any]:
             arrays.append(a.item() if a.dtype.itemsize >= 8 else np.asarray(a))
         else:
             raise TypeError(f"[{name}] must be called with Tensors or numbers, came {type(a).__name__}")
+    if len(array_namespace) > 1:
+        args = beside_others(args, arrays)
     target = result_type(arrays)
     if least > category(target):
         target = default_float()
@@ -147,7 +155,22 @@ def promoted(name: str, args: tuple[Any, ...], least: int = 0) -> list[Any]:
     return out
 
 
+def beside_others(args: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
+    """0-d tensors on the CPU among others on a GPU are moved to it, as PyTorch takes them; recorded."""
+    to = next((a.device.id for a in arrays if type(a) in array_namespace and type(a) is not np.ndarray), None)
+    if to is None:
+        return args
+    moved = list(args)
+    for i, a in enumerate(args):
+        if isinstance(a, Variable) and type(a.array) is np.ndarray and not a.array.ndim:
+            moved[i] = tensor_ops["copy_to"](a, device=f"cuda:{to}")
+            arrays[i] = moved[i].array
+    return tuple(moved)
+
+
 def _number(name: str, value: Any, target: Any) -> Any:
+    if type(value) in array_namespace and type(value) is not np.ndarray:
+        return value.astype(target, copy=False)
     try:
         return np.asarray(value, dtype=target)
     except OverflowError:
@@ -186,6 +209,11 @@ def binary(
     names_a = op_module.parameters(rule_a) if rule_a else ()
     names_b = op_module.parameters(rule_b) if rule_b else ()
     simple = set(names_a + names_b) <= {"g", "a", "b", "y", "ops"}
+
+    def general() -> None:
+        nonlocal simple
+        simple = False
+
     keeps = [(), names_a, names_b, names_a + names_b]
     plans = [("a" in k, "b" in k, "y" in k) for k in keeps]
 
@@ -274,6 +302,7 @@ def binary(
             t._needs = True
         return t
 
+    call.general = general  # type: ignore[attr-defined]
     return _finish(op, call)
 
 

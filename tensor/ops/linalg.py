@@ -172,7 +172,10 @@ solve_triangular = Op("solve_triangular", _solve_triangular, _solve_triangular_r
 
 
 def _pinv(xp: Any, x: Array, *, rtol: float, hermitian: bool) -> Array:
-    return xp.linalg.pinv(x, rcond=rtol, hermitian=hermitian)
+    options = (
+        {"hermitian": True} if hermitian and xp is np else {}
+    )  # elsewhere the general way, which is right too
+    return xp.linalg.pinv(x, rcond=rtol, **options)
 
 
 def _pinv_rule(ops: Any, g: Any, x: Any, y: Any) -> Any:
@@ -205,7 +208,7 @@ def _svd_cofactor(ops: Any, x: Any) -> Any:
 
 def _det_rule(ops: Any, g: Any, x: Any, y: Any) -> Any:
     wide = (*tuple(y.shape), 1, 1)
-    plain = y.array if isinstance(y, Variable) else np.asarray(y)
+    plain = y.array if isinstance(y, Variable) else y
     if (plain == 0).any() and x.shape[-1]:
         return g.reshape(wide) * _svd_cofactor(ops, x)
     scale = g * (ops.conj(y) if is_complex(x) else y)

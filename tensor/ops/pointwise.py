@@ -382,7 +382,8 @@ clone = unary("clone", lambda xp, x: x.copy(order="K"), lambda g: g, onnx="Ident
 
 
 def _where_prepare(condition: Any, a: Any, b: Any) -> tuple[Any, dict[str, Any]]:
-    cond = condition.array if isinstance(condition, Variable) else np.asarray(condition)
+    cond = condition.array if isinstance(condition, Variable) else condition
+    cond = cond if type(cond) in array_namespace else np.asarray(cond)
     if cond.dtype != BOOL:
         raise RuntimeError(f"[where] the condition must be a bool tensor, came {cond.dtype.name}")
     if type(a) in array_namespace and type(b) in array_namespace and a.dtype == b.dtype:

@@ -149,8 +149,20 @@ as_strided = Op(
 # ---- scans
 
 
+def running(xp: Any, pairwise: Any, x: Array, axis: int) -> Array:
+    """pairwise.accumulate; where the array module has none, by doubling: as many passes as n has bits."""
+    if isinstance(pairwise, np.ufunc):
+        return pairwise.accumulate(x, axis=axis)
+    y = xp.moveaxis(x.copy(), axis, 0)
+    step = 1
+    while step < y.shape[0]:
+        y[step:] = pairwise(y[step:], y[:-step])
+        step *= 2
+    return xp.moveaxis(y, 0, axis)
+
+
 def _logcumsumexp(xp: Any, x: Array, *, dim: int) -> Array:
-    return xp.logaddexp.accumulate(x, axis=dim) if x.ndim else x.copy()
+    return running(xp, xp.logaddexp, x, dim) if x.ndim else x.copy()
 
 
 def _logcumsumexp_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:

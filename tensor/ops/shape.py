@@ -469,7 +469,7 @@ def _diagonal_prepare(x: Any, *, offset: int = 0, dim1: int = 0, dim2: int = 1) 
 def _diagonal(xp: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
     """NumPy's diagonal is read-only: the same memory, writeable."""
     y = x.diagonal(offset, dim1, dim2)
-    if x.flags.writeable:
+    if isinstance(x, np.ndarray) and x.flags.writeable:
         y.flags.writeable = True
     return y
 

@@ -10,6 +10,7 @@ from typing import Any
 from ...autograd.op import Op
 from ..dtypes import I64, category
 from .declare import axis_of
+from .scan import running
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 Array = Any
@@ -150,32 +151,32 @@ def _argmode(xp: Any, x: Array, *, dim: int) -> Array:
     starts = xp.concatenate(
         [xp.zeros((*values.shape[:-1], 1), I64), xp.where(values[..., 1:] != values[..., :-1], at[1:], 0)], -1
     )
-    run = at - xp.maximum.accumulate(starts, axis=-1)
+    run = at - running(xp, xp.maximum, starts, -1)
     return xp.take_along_axis(order, run.argmax(axis=-1)[..., None], -1)[..., 0]
 
 
 argmode = Op("argmode", _argmode, prepare=lambda x, *, dim=-1: ((x,), {"dim": _filled("mode", x, dim)}))
 
 
-def _running(xp: Any, x: Array, dim: int, accumulate: Any) -> Array:
+def _running(xp: Any, x: Array, dim: int, pairwise: Any) -> Array:
     if not x.ndim:
         return xp.zeros((), I64)
-    best = accumulate(x, axis=dim)
+    best = running(xp, pairwise, x, dim)
     hit = (x == best) | (x != x)
     shape = [1] * x.ndim
     shape[dim] = x.shape[dim]
     at = xp.arange(x.shape[dim]).reshape(shape)
-    return xp.maximum.accumulate(xp.where(hit, at, 0), axis=dim)
+    return running(xp, xp.maximum, xp.where(hit, at, 0), dim)
 
 
 argcummax = Op(
     "argcummax",
-    lambda xp, x, *, dim: _running(xp, x, dim, xp.maximum.accumulate),
+    lambda xp, x, *, dim: _running(xp, x, dim, xp.maximum),
     prepare=_along("cummax"),
 )
 argcummin = Op(
     "argcummin",
-    lambda xp, x, *, dim: _running(xp, x, dim, xp.minimum.accumulate),
+    lambda xp, x, *, dim: _running(xp, x, dim, xp.minimum),
     prepare=_along("cummin"),
 )
 

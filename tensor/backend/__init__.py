@@ -1,0 +1,1 @@
+"""Backends beside NumPy, each in a folder of its own and loaded when a device of its kind is first asked for."""
