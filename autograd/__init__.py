@@ -47,8 +47,10 @@ def _roots(
                     f"[{name}] a gradient can be left out for one element only, came shape {list(t.array.shape)}:"
                     " reduce to a scalar, or pass gradient="
                 )
-            one = engine.ones_beside(t.array)
-            roots.append((edge, engine.wrap(one) if create else one))
+            one = engine.wrap(engine.ones_beside(t.array))
+            for maker in engine.makers:
+                maker(one)
+            roots.append((edge, one if create else one.array))
             continue
         if g.array.shape != t.array.shape:
             raise RuntimeError(
@@ -139,8 +141,12 @@ def grad(
         elif create_graph:
             results.append(g)
         else:
-            g = g if type(g) in engine.array_namespace else np.asarray(g)
-            results.append(engine.wrap(g if engine.writable(g) and g.base is None else g.copy()))
+            own = g if type(g) in engine.array_namespace else np.asarray(g)
+            if not engine.writable(own) or own.base is not None:
+                own = own.copy()
+            if engine.watch is not None:
+                engine.watch.taken(g, own)
+            results.append(engine.wrap(own))
     return tuple(results)
 
 

@@ -24,6 +24,42 @@ sequence = itertools.count(1).__next__
 array_namespace: dict[type, Any] = {np.ndarray: np}
 
 
+# Doors through which a trace (jit/trace.py) looks; all are empty but while one runs.
+watch: Any = None  # told of each step of a walk back
+readers: list[Callable[[Any, str], None]] = []  # told when Python looks at a tensor's values: (tensor, how)
+writers: list[Callable[[Any], None]] = []  # told that a tensor's memory was written
+makers: list[Callable[[Any], None]] = []  # told of a tensor that was made out of Python's numbers
+
+
+callers: list[Callable[[ArrayFunction, Any, dict[str, Any], Any], None]] = []  # told of array functions
+
+
+class ArrayFunction:
+    """A function on arrays that runs beside the ops (moments, noise, clipping): a trace sees its calls.
+
+    writes: positions of the arguments that it changes in place.
+    """
+
+    def __init__(self, fn: Callable[..., Any], writes: tuple[int, ...] = ()) -> None:
+        self.fn, self.writes, self.name = fn, writes, fn.__name__.strip("_")
+        array_functions[self.name] = self
+
+    def __call__(self, *args: Any, **kw: Any) -> Any:
+        result = self.fn(*args, **kw)
+        for caller in callers:
+            caller(self, args, kw, result)
+        return result
+
+
+array_functions: dict[str, ArrayFunction] = {}
+
+
+def read(tensor: Any, how: str) -> None:
+    """Notes that Python looks at the values of a tensor: what it does next may depend on them."""
+    for reader in readers:
+        reader(tensor, how)
+
+
 class Variable:
     """What the engine knows of a tensor. Class attributes are defaults: an instance holds what differs."""
 
@@ -250,7 +286,7 @@ def _walk(
                 _capture(node, g, wanted, found)
             skip = needed is not None and node not in needed
         if not skip:
-            grads = node.vjp(g, create)
+            grads = node.vjp(g, create) if watch is None else watch.walked(node, g, create)
             if anomaly:
                 check_finite(node, grads)
             if not keep:
@@ -282,7 +318,7 @@ def _walk(
                     pending[edge] = g
                 else:
                     _send(pending, summed, edge, g, create)
-        grads = g = None  # type: ignore[assignment]
+        grads = g = None
     return found
 
 
@@ -308,15 +344,22 @@ def _send(pending: dict[Any, Any], summed: set[Any], edge: Any, g: Any, create: 
         slots = pending.get(node)
         if slots is None:
             slots = pending[node] = [None] * node.outputs
-        slots[i] = g if slots[i] is None else slots[i] + g
+        held = slots[i]
+        slots[i] = g if held is None else held + g
+        if watch is not None and held is not None:
+            slots[i] = watch.summed(held, g, slots[i])
         return
     held = pending.get(edge)
     if held is None:
         pending[edge] = g
     elif edge in summed:
         held += g  # this sum is the engine's own array
+        if watch is not None:
+            watch.summed(held, g, held)
     else:
         pending[edge] = held + g
+        if watch is not None:
+            pending[edge] = watch.summed(held, g, pending[edge])
         if not create and held.shape:
             summed.add(edge)
 
@@ -335,6 +378,7 @@ def _capture(node: Node, g: Any, wanted: dict[Any, list[int]], found: list[Any])
 def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
     """Adds to `leaf.grad`: in place where there is one, into the leaf's home for gradients, or as it comes."""
     grad = leaf._grad
+    given = g if watch is not None else None
     if create:
         leaf._grad = g if grad is None else grad + g
     elif grad is not None:
@@ -355,6 +399,8 @@ def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
         if g.dtype is not leaf.array.dtype:
             g = g.astype(leaf.array.dtype, copy=False)
         leaf._grad = wrap(g)
+    if watch is not None:
+        watch.accumulated(leaf, grad, given, create)
     if leaf._whole_hooks:
         for hook in list(leaf._whole_hooks.values()):
             hook(leaf)

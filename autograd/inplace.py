@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from . import engine
 from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh, writable
 from .op import Op, OpNode, describe, listeners, registry, tensor_ops
 
@@ -71,6 +72,8 @@ def written(x: Any) -> None:
     version = x._version
     version[0] += 1
     version[1] = call_site()
+    for writer in engine.writers:
+        writer(x)
 
 
 def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> Any:
@@ -195,9 +198,11 @@ def assign(x: Any, index: Any, value: Any) -> None:
     if mode.grad:
         mask = (edge_of(x) is not None) + 2 * (value is not None and edge_of(value) is not None)
     written(x)
+    op = registry["setitem"]
+    for listener in listeners:
+        listener(op, (x, source if value is None else value), {"index": index}, x)
     if not mask:
         return
-    op = registry["setitem"]
     args = (x, value if value is not None else source)
     if value is not None and value.array.dtype != array.dtype:
         args = (x, tensor_ops["cast"](value, dtype=array.dtype))

@@ -611,7 +611,7 @@ def is_floating(array: Any) -> bool:
 def widen(a: Any) -> Any:
     if type(a) is list:  # the outputs of an op that has several
         return [widen(part) for part in a]
-    if type(a) in array_namespace and a.dtype in low_floats:
+    if (type(a) in array_namespace or isinstance(a, np.generic)) and a.dtype in low_floats:
         return a.astype(np.float32)
     return a
 

@@ -94,6 +94,8 @@ class Trace:
             self._contents[_content(array)] = entry
 
     def _listen(self, op: Any, inputs: tuple[Any, ...], kw: dict[str, Any], output: Any) -> None:
+        if op.name == "setitem":  # is no op here: what it wrote is found when it is read
+            return
         where = call_site()
         written = next((a for a in inputs if a is output), None)
         args = tuple(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import enable_grad
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import ArrayFunction, Variable, wrap
 from ..tensor.dtypes import F32, F64, default_float
 from ..tensor.tensor import Handle
 
@@ -19,6 +19,13 @@ Hooks = dict[int, Callable[..., Any]]
 
 _global_pre_hooks: Hooks = {}
 _global_post_hooks: Hooks = {}
+
+
+def _filled_with_zeros(array: Any) -> None:
+    array.fill(0)
+
+
+_clear = ArrayFunction(_filled_with_zeros, writes=(0,))
 
 
 class _Required:
@@ -210,7 +217,7 @@ class Optimizer:
                     continue
                 if grad._needs:  # of a backward with create_graph
                     grad = p._grad = grad.detach()
-                grad.array.fill(0)
+                _clear(grad.array)
                 grad._version[0] += 1
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, array_namespace, wrap
+from ..autograd.engine import Variable, array_namespace, makers, read, wrap
 from . import device as devices
 from .dtypes import BOOL, I64, category, default_float, of_numpy, promote_types, to_numpy
 
@@ -21,6 +21,8 @@ def finish(array: Any, requires_grad: bool = False, device: Any = None) -> Any:
     if device is not None or devices.default() is not devices.cpu:
         array = devices.move(array, devices.check(device))
     t = wrap(array)
+    for maker in makers:
+        maker(t)
     if requires_grad:
         t.requires_grad_()
     return t
@@ -57,6 +59,7 @@ def size_of(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _from_data(data: Any) -> Any:
     if isinstance(data, Variable):
+        read(data, "tensor()")
         return data.array
     if type(data) in array_namespace:
         return data
@@ -73,6 +76,7 @@ def _from_data(data: Any) -> Any:
 def _plain(data: Any) -> Any:
     """Nested sequences with the tensors in them as arrays."""
     if isinstance(data, Variable):
+        read(data, "tensor()")
         return data.array
     if isinstance(data, list | tuple) and data and not isinstance(data[0], int | float):
         return [_plain(d) for d in data]

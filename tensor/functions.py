@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import Variable, read, wrap
 from ..autograd.op import tensor_ops
 from . import ops as _ops  # noqa: F401  (declares all ops)
 from .dtypes import F32, F64, category, to_numpy
@@ -529,6 +529,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha:
 
 def equal(input: Tensor, other: Tensor) -> bool:
     """Whether shapes and all elements are equal."""
+    read(input, "equal()")
     return bool(np.array_equal(input.array, other.array))
 
 
@@ -543,6 +544,7 @@ def allclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
     """Whether `isclose` holds for all elements."""
+    read(input, "allclose()")
     return bool(np.allclose(input.array.astype(F64), other.array.astype(F64), rtol, atol, equal_nan))
 
 

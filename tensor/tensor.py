@@ -356,16 +356,21 @@ class Tensor(Variable):
             raise RuntimeError(
                 f"[item] the tensor must have one element, came {self.array.size} in {list(self.shape)}"
             )
+        if engine.readers:
+            engine.read(self, "item()")
         return self.array.item() if self.array.dtype.kind != "V" else float(self.array.reshape(()))
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers."""
+        engine.read(self, "tolist()")
         return (self.array if self.array.dtype.kind != "V" else self.array.astype(np.float32)).tolist()
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """The NumPy array underneath (shared memory); `force` copies from a GPU."""
         if self.requires_grad and not force:
             raise RuntimeError("[numpy] the tensor must not require grad: use .detach().numpy()")
+        if engine.readers:
+            engine.read(self, "numpy()")
         if not isinstance(self.array, np.ndarray):
             if not force:
                 raise TypeError(
@@ -397,6 +402,8 @@ class Tensor(Variable):
             raise RuntimeError(
                 f"[bool] the truth of a tensor is defined for one element, came {self.array.size}: use any() or all()"
             )
+        if engine.readers:
+            engine.read(self, "bool()")
         return bool(self.array)
 
     def _scalar(self, name: str) -> Any:
@@ -439,6 +446,7 @@ class Tensor(Variable):
     def __repr__(self) -> str:
         from .printing import text
 
+        engine.read(self, "repr()")
         return text(self)
 
     def __format__(self, spec: str) -> str:

@@ -80,15 +80,16 @@ def test_attention_kernels_are_accepted():
 
 @pytest.fixture
 def untold(monkeypatch):
-    from ringgrad import compiler
+    from ringgrad.jit import torchscript
 
-    monkeypatch.setattr(compiler, "_told", set())
+    monkeypatch.setattr(torchscript, "_told", set())
 
 
-def test_compile_warns_once_and_returns_what_came(untold):
+def test_compile_takes_what_pytorch_takes():
     model = nn.Linear(2, 2)
-    with pytest.warns(UserWarning, match=r"\[compile\] is accepted and ignored"):
-        assert rg.compile(model, mode="max-autotune") is model
+    made = rg.compile(model, mode="max-autotune")
+    assert made._orig_mod is model and list(made.state_dict()) == ["_orig_mod.weight", "_orig_mod.bias"]
+    assert made.weight is model.weight and made.in_features == 2
 
     @rg.compile(dynamic=True)
     def double(x):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import array_namespace
+from ...autograd.engine import ArrayFunction, array_namespace
 from ...autograd.op import describe
 from ...tensor import Tensor
 from ...tensor.ops import norm as ops
@@ -91,25 +91,36 @@ def batch_norm(
             )
         return _with_moments(input, running_mean, running_var, weight, bias, eps)
     _several("batch_norm", input)
-    mean, variance = _moments(input)
+    mean, variance = _moments(input.array)
     count = input.array.size // input.array.shape[1]
     _move(running_mean, mean, momentum)
-    _move(running_var, variance * (count / (count - 1)), momentum)
+    _move(running_var, variance, momentum, count / (count - 1))
     return ops.batch_norm(input, weight, bias, mean=mean, variance=variance, eps=eps)
 
 
-def _moments(input: Tensor) -> tuple[Any, Any]:
-    x = input.array
+@ArrayFunction
+def _moments(x: Any) -> tuple[Any, Any]:
     if x.dtype.itemsize == 2:
         x = x.astype(np.float32)
     xp = array_namespace[type(x)]
     return ops.channel_moments(xp, ops.by_channel(xp, x))
 
 
-def _move(running: Tensor | None, now: Any, momentum: float) -> None:
+def _running_average(old: Any, now: Any, momentum: float, factor: float) -> None:
+    old[...] = old * (1 - momentum) + momentum * (now * factor)
+
+
+_average = ArrayFunction(_running_average, writes=(0,))
+
+
+@ArrayFunction
+def _over_samples(x: Any, n: int, c: int) -> Any:
+    return x.reshape(n, c).mean(axis=0)
+
+
+def _move(running: Tensor | None, now: Any, momentum: float, factor: float = 1.0) -> None:
     if running is not None:
-        old = running.array
-        old[...] = old * (1 - momentum) + momentum * now
+        _average(running.array, now, momentum, factor)
         running._version[0] += 1
 
 
@@ -154,11 +165,11 @@ def instance_norm(
             f"[instance_norm] more than one value a channel and sample is needed, came input {describe(input)}"
         )
     flat = input.reshape((1, n * c, *rest))
-    mean, variance = _moments(flat)
+    mean, variance = _moments(flat.array)
     if running_mean is not None and running_var is not None:
         count = int(np.prod(rest))
-        _move(running_mean, mean.reshape(n, c).mean(axis=0), momentum)
-        _move(running_var, variance.reshape(n, c).mean(axis=0) * (count / (count - 1)), momentum)
+        _move(running_mean, _over_samples(mean, n, c), momentum)
+        _move(running_var, _over_samples(variance, n, c), momentum, count / (count - 1))
     y = ops.batch_norm(flat, None, None, mean=mean, variance=variance, eps=eps).reshape((n, c, *rest))
     return _affine(y, weight, bias)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable, array_namespace, wrap
+from ...autograd.engine import ArrayFunction, Variable, array_namespace, wrap
 
 
 def _tensors(who: str, parameters: Any) -> list[Any]:
@@ -53,16 +53,19 @@ def get_total_norm(
     norm_type: the order, "inf" for the largest size. foreach: PyTorch's choice of implementation, without effect.
     """
     held = _tensors("get_total_norm", tensors)
-    p = float(norm_type)
-    total = _total_norm([t.array for t in held], p)
+    return wrap(_checked_norm([t.array for t in held], float(norm_type), error_if_nonfinite))
+
+
+@ArrayFunction
+def _checked_norm(arrays: list[Any], p: float, error_if_nonfinite: bool) -> Any:
+    total = _total_norm(arrays, p)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
             f"[clip_grad_norm_] the total norm of order {p} of the gradients must be finite, came {total}: it is"
             " non-finite, so it cannot be clipped. To disable this error and scale the gradients by the non-finite"
             " norm anyway, set `error_if_nonfinite=False`"
         )
-    dtype = held[0].array.dtype if held else np.dtype("float32")
-    return wrap(np.asarray(total, dtype))
+    return np.asarray(total, arrays[0].dtype if arrays else np.float32)
 
 
 def clip_grad_norm_(
@@ -91,19 +94,32 @@ def clip_grads_with_norm_(
 
 def _scale(gradients: list[Any], max_norm: float, total_norm: Any) -> None:
     total = total_norm.array if isinstance(total_norm, Variable) else np.float32(total_norm)
-    factor = float(max_norm) / (total + total.dtype.type(1e-6))
-    if factor >= 1:
-        return
+    _shrink([g.array for g in gradients], float(max_norm), total)
     for g in gradients:
-        g.array *= g.array.dtype.type(factor)
         g._version[0] += 1
+
+
+def _shrink_by_norm(arrays: list[Any], max_norm: float, total: Any) -> None:
+    factor = max_norm / (total + total.dtype.type(1e-6))
+    if not factor >= 1:  # NaN too
+        for array in arrays:
+            array *= array.dtype.type(factor)
+
+
+def _clip_values(arrays: list[Any], bound: float) -> None:
+    for array in arrays:
+        array_namespace[type(array)].clip(array, -bound, bound, out=array)
+
+
+_shrink = ArrayFunction(_shrink_by_norm, writes=(0,))
+_clip = ArrayFunction(_clip_values, writes=(0,))
 
 
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
     """Moves every element of the gradients into [-clip_value, clip_value], in place."""
-    bound = float(clip_value)
-    for g in _gradients("clip_grad_value_", parameters):
-        array_namespace[type(g.array)].clip(g.array, -bound, bound, out=g.array)
+    gradients = _gradients("clip_grad_value_", parameters)
+    _clip([g.array for g in gradients], float(clip_value))
+    for g in gradients:
         g._version[0] += 1
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...autograd.engine import ArrayFunction
 from .. import generator
 
 
+@ArrayFunction
 def dropout_noise(shape: tuple[int, ...], p: float, dtype: Any) -> Any:
     """1 / (1 - p) with probability 1 - p, else 0. Nothing is drawn where p is 0 or 1."""
     noise = generator.default_generator.bernoulli(1.0 - p, shape, dtype)

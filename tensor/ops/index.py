@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable, array_namespace
+from ...autograd.engine import Variable, array_namespace, read
 from ...autograd.op import Op, describe
 from ..dtypes import BOOL, I64, category
 from .declare import axis_of, viewing
@@ -25,6 +25,7 @@ def plain_index(index: Any) -> tuple[Any, bool]:
             if category(array.dtype) > 1:
                 raise IndexError(f"[index] an index must be integer or bool, came {describe(item)}")
             if not array.ndim and array.dtype != BOOL:
+                read(item, "index")
                 item = int(array)
             else:
                 item, basic = array, False
@@ -65,6 +66,9 @@ def _sequence_index(items: Any) -> Any:
     items = list(items)
     if any(isinstance(i, slice) or i is None or i is Ellipsis for i in items):
         return list(plain_index(tuple(items))[0])
+    for i in items:
+        if isinstance(i, Variable):
+            read(i, "index")
     array = np.asarray([i.array if isinstance(i, Variable) else i for i in items])
     return array.astype(I64) if not array.size else array
 

@@ -1,11 +1,20 @@
-"""`torch.jit`: accepted, so that scripts and libraries start. Functions and modules stay as they are."""
+"""`torch.jit`'s names: accepted, so that scripts and libraries start. Functions and modules stay as they are."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from ..compiler import runs_eagerly
 from ..nn.module import Module
-from . import annotations
+
+_told: set[str] = set()
+
+
+def runs_eagerly(what: str) -> None:
+    """Warns once a process that `what` changes nothing."""
+    if what not in _told:
+        import warnings
+
+        _told.add(what)
+        warnings.warn(f"[{what}] is accepted and ignored: the function or module runs eagerly", stacklevel=3)
 
 
 class ScriptModule(Module):
@@ -126,7 +135,6 @@ __all__ = [
     "ScriptFunction",
     "ScriptModule",
     "annotate",
-    "annotations",
     "export",
     "fork",
     "freeze",

@@ -1,0 +1,62 @@
+"""The ways in: `compile` for functions and modules, with PyTorch's signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..nn.module import Module
+from .compiled import Compiled
+
+
+class OptimizedModule(Module):
+    """A module whose forward is compiled. `_orig_mod` is the module itself; parameters and attributes are its own."""
+
+    def __init__(self, module: Module, fullgraph: bool) -> None:
+        super().__init__()
+        self._orig_mod = module
+        object.__setattr__(self, "_call", Compiled(module, fullgraph))
+        self.training = module.training
+
+    def forward(self, *args: Any, **kw: Any) -> Any:
+        """The module's result, replayed where that is possible."""
+        return self._call(*args, **kw)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_orig_mod", "_parameters", "_modules", "_buffers"):
+            return super().__getattr__(name)
+        return getattr(super().__getattr__("_orig_mod"), name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
+        from copy import deepcopy
+
+        return OptimizedModule(deepcopy(self._orig_mod, memo), self._call.fullgraph)
+
+
+def compile(
+    model: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: bool | None = None,
+    backend: str | Callable[..., Any] = "inductor",
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: bool = False,
+) -> Any:
+    """The function or module, compiled: calls alike are replayed from a recording. Also a decorator.
+
+    fullgraph: an error instead of a warning where a call has to run eagerly. dynamic, backend, mode and options are
+    PyTorch's and change nothing: each shape gets a recording of its own. disable: gives back what came.
+    """
+    if mode is not None and options is not None:
+        raise RuntimeError("[compile] mode and options must not both be given")
+    if model is None:
+        return lambda fn: compile(fn, fullgraph=fullgraph, disable=disable)
+    if not callable(model):
+        raise RuntimeError(f"[compile] a function or module must come, came {type(model).__name__}")
+    if disable or isinstance(model, Compiled | OptimizedModule):
+        return model
+    return OptimizedModule(model, fullgraph) if isinstance(model, Module) else Compiled(model, fullgraph)
+
+
+__all__ = ["OptimizedModule", "compile"]
