@@ -20,16 +20,13 @@ def finish(array: Any, requires_grad: bool = False, device: Any = None) -> Any:
     """The array as a tensor, on a device: None is the default one."""
     if device is not None or devices.default() is not devices.cpu:
         array = devices.move(array, devices.check(device))
-    t = wrap(array)
-    for maker in makers:
-        maker(t)
-    if requires_grad:
-        t.requires_grad_()
-    return t
+    return _made(array, requires_grad)
 
 
 def _made(array: Any, requires_grad: bool) -> Any:
     t = wrap(array)
+    for maker in makers:
+        maker(t)
     return t.requires_grad_() if requires_grad else t
 
 
