@@ -20,6 +20,7 @@ from ..autograd.function import FunctionNode
 from ..autograd.op import Identity, OpNode, listeners
 from ..optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from ..tensor import generator
+from ..tensor.device import device
 from . import graph
 from .graph import Graph, Ref, Value
 
@@ -29,7 +30,9 @@ DRAWS = (
 )  # fmt: skip
 WORDS = ("words", "words64", "float32", "float64", "unit", "double", "manual_seed", "set_state", "seed")
 MOST_NODES = 100_000
-PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic, slice, type(Ellipsis), type)
+PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic, slice, type(Ellipsis), type, device,
+)  # fmt: skip
 
 
 def owner(array: Any) -> Any:
