@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,11 @@ import numpy as np
 from . import plan
 from .call import Call
 from .reduction import Combine, accumulator, combiner, finish, reduce_rows
-from .transport import Channel, Incoming, Outgoing
+from .transport import Channel, Incoming, Outgoing, Pace
+
+Steps = Iterator[
+    None
+]  # a collective under way: it yields where it would have to wait and `Pace.wait` is not set
 
 # Up to here every rank takes all parts whole: one round instead of two, at (world - 1) times the bytes.
 ONE_ROUND_BYTES = 32 * 1024
@@ -29,54 +33,52 @@ class Runner:
         self.rank, self.world = channel.rank, len(channel.members)
         self._plans: dict[tuple[Any, ...], Any] = {}
 
-    def all_reduce(self, call: Call, flat: np.ndarray, op: str, deadline: float, spin: bool) -> None:
+    def all_reduce(self, call: Call, flat: np.ndarray, op: str, pace: Pace) -> Steps:
         """In place. The same bits on every rank, and in every run."""
         if flat.nbytes * (self.world - 1) <= ONE_ROUND_BYTES:
-            rows = self._rows(call, flat, deadline, spin)
-            return reduce_rows(rows, op, flat)
+            rows = yield from self._rows(call, flat, pace)
+            reduce_rows(rows, op, flat)
+            return
         scatter, gather = self._reduce_scatter_plan(flat.nbytes, accumulator(op, flat.dtype) != flat.dtype)
         part: plan.ReduceScatter = self._plan(scatter, flat.size)
-        self._reduce_part(call, flat, flat[part.start : part.stop], part, op, deadline, spin)
-        self._run(self._plan(gather, flat.size), call, flat, flat, deadline, spin)
+        yield from self._reduce_part(call, flat, flat[part.start : part.stop], part, op, pace)
+        yield from self._run(self._plan(gather, flat.size), call, flat, flat, pace)
 
     def reduce_scatter(
-        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, pace: Pace
+    ) -> Steps:
         """target = reduction over ranks of block `rank` of source, which stays as it is."""
         part = self._plan(plan.direct_reduce_scatter, source.size)
         target[...] = source[part.start : part.stop]
-        self._reduce_part(call, source, target, part, op, deadline, spin)
+        return self._reduce_part(call, source, target, part, op, pace)
 
-    def reduce(self, call: Call, flat: np.ndarray, root: int, op: str, deadline: float, spin: bool) -> None:
+    def reduce(self, call: Call, flat: np.ndarray, root: int, op: str, pace: Pace) -> Steps:
         """Root's flat = reduction over ranks; the others' stays as it is."""
         whole = flat if self.rank == root else flat.copy()
         part = self._plan(plan.direct_reduce_scatter, flat.size)
-        self._reduce_part(call, whole, whole[part.start : part.stop], part, op, deadline, spin)
+        yield from self._reduce_part(call, whole, whole[part.start : part.stop], part, op, pace)
         steps = plan.gather(self.rank, self.world, flat.size, root, blocks=False)
-        self._run(steps, call, whole, whole, deadline, spin)
+        yield from self._run(steps, call, whole, whole, pace)
 
-    def broadcast(self, call: Call, flat: np.ndarray, root: int, deadline: float, spin: bool) -> None:
+    def broadcast(self, call: Call, flat: np.ndarray, root: int, pace: Pace) -> Steps:
         if self.one_host:
-            return self._run(
-                self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, deadline, spin
-            )
+            return self._run(self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, pace)
         if flat.nbytes < RING_BYTES:
-            return self._run(
-                self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, deadline, spin
-            )
+            return self._run(self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, pace)
+        return self._scatter_and_ring(call, flat, root, pace)
+
+    def _scatter_and_ring(self, call: Call, flat: np.ndarray, root: int, pace: Pace) -> Steps:
         at = plan.bounds(flat.size, self.world)
         own = flat[at[self.rank] : at[self.rank + 1]]
-        self._run(plan.scatter(self.rank, self.world, flat.size, root), call, flat, own, deadline, spin)
-        self._run(self._plan(plan.ring_all_gather, flat.size), call, flat, flat, deadline, spin)
+        yield from self._run(plan.scatter(self.rank, self.world, flat.size, root), call, flat, own, pace)
+        yield from self._run(self._plan(plan.ring_all_gather, flat.size), call, flat, flat, pace)
 
-    def all_gather(
-        self, call: Call, source: np.ndarray, target: np.ndarray, deadline: float, spin: bool
-    ) -> None:
+    def all_gather(self, call: Call, source: np.ndarray, target: np.ndarray, pace: Pace) -> Steps:
         """target = the sources of all ranks, one after another."""
         target[self.rank * source.size : (self.rank + 1) * source.size] = source
         ring = not self.one_host and target.nbytes > RING_BYTES
         steps = self._plan(plan.ring_all_gather if ring else plan.direct_all_gather, target.size)
-        self._run(steps, call, target, target, deadline, spin)
+        return self._run(steps, call, target, target, pace)
 
     def gather(
         self,
@@ -84,13 +86,12 @@ class Runner:
         source: np.ndarray,
         target: np.ndarray | None,
         root: int,
-        deadline: float,
-        spin: bool,
-    ) -> None:
+        pace: Pace,
+    ) -> Steps:
         if target is not None:
             target[root * source.size : (root + 1) * source.size] = source
         steps = plan.gather(self.rank, self.world, source.size * self.world, root)
-        self._run(steps, call, source, source if target is None else target, deadline, spin)
+        return self._run(steps, call, source, source if target is None else target, pace)
 
     def scatter(
         self,
@@ -98,13 +99,12 @@ class Runner:
         source: np.ndarray | None,
         target: np.ndarray,
         root: int,
-        deadline: float,
-        spin: bool,
-    ) -> None:
+        pace: Pace,
+    ) -> Steps:
         if source is not None:
             target[...] = source[root * target.size : (root + 1) * target.size]
         steps = plan.scatter(self.rank, self.world, target.size * self.world, root)
-        self._run(steps, call, target if source is None else source, target, deadline, spin)
+        return self._run(steps, call, target if source is None else source, target, pace)
 
     def all_to_all(
         self,
@@ -113,22 +113,21 @@ class Runner:
         target: np.ndarray,
         send_at: Sequence[int],
         recv_at: Sequence[int],
-        deadline: float,
-        spin: bool,
-    ) -> None:
+        pace: Pace,
+    ) -> Steps:
         r = self.rank
         target[recv_at[r] : recv_at[r + 1]] = source[send_at[r] : send_at[r + 1]]
-        self._run(plan.all_to_all(r, self.world, send_at, recv_at), call, source, target, deadline, spin)
+        return self._run(plan.all_to_all(r, self.world, send_at, recv_at), call, source, target, pace)
 
-    def barrier(self, call: Call, deadline: float, spin: bool) -> None:
+    def barrier(self, call: Call, pace: Pace) -> Steps:
         nothing = np.empty(0, np.uint8)
-        self._run(plan.dissemination(self.rank, self.world), call, nothing, nothing, deadline, spin)
+        return self._run(plan.dissemination(self.rank, self.world), call, nothing, nothing, pace)
 
-    def send(self, call: Call, flat: np.ndarray, peer: int, deadline: float, spin: bool) -> None:
-        self.channel.exchange(call, [Outgoing(peer, flat)], [], deadline, spin)
+    def send(self, call: Call, flat: np.ndarray, peer: int, pace: Pace) -> Steps:
+        return self.channel.exchange(call, [Outgoing(peer, flat)], [], pace)
 
-    def recv(self, call: Call, flat: np.ndarray, peer: int, deadline: float, spin: bool) -> None:
-        self.channel.exchange(call, [], [Incoming(peer, flat, None, flat.dtype)], deadline, spin)
+    def recv(self, call: Call, flat: np.ndarray, peer: int, pace: Pace) -> Steps:
+        return self.channel.exchange(call, [], [Incoming(peer, flat, None, flat.dtype)], pace)
 
     def _reduce_scatter_plan(self, nbytes: int, wide: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         # A ring would round a half at every hop; direct exchange adds up in float32 and rounds once.
@@ -147,13 +146,13 @@ class Runner:
             found = self._plans[key] = make(self.rank, self.world, *sizes)
         return found
 
-    def _rows(self, call: Call, flat: np.ndarray, deadline: float, spin: bool) -> np.ndarray:
+    def _rows(self, call: Call, flat: np.ndarray, pace: Pace) -> Generator[None, None, np.ndarray]:
         rows = np.empty((self.world, flat.size), flat.dtype)
         rows[self.rank] = flat
         peers = [p for p in range(self.world) if p != self.rank]
         sends = [Outgoing(p, flat) for p in peers]
         recvs = [Incoming(p, rows[p], None, flat.dtype) for p in peers]
-        self.channel.exchange(call, sends, recvs, deadline, spin)
+        yield from self.channel.exchange(call, sends, recvs, pace)
         return rows
 
     def _reduce_part(
@@ -163,18 +162,18 @@ class Runner:
         own: np.ndarray,
         part: plan.ReduceScatter,
         op: str,
-        deadline: float,
-        spin: bool,
-    ) -> None:
+        pace: Pace,
+    ) -> Steps:
         """Run a reduce-scatter and leave the whole result in `own`; halves add up in a float32 copy of it."""
         combine = combiner(op, source.dtype)
         dtype = accumulator(op, source.dtype)
         in_place = np.shares_memory(own, source) if own.size else True
         if in_place and dtype == source.dtype:
-            self._run(part.steps, call, source, source, deadline, spin, combine)
-            return finish(op, own, self.world)
+            yield from self._run(part.steps, call, source, source, pace, combine)
+            finish(op, own, self.world)
+            return
         total = own if dtype == own.dtype else own.astype(dtype)
-        self._run(part.steps, call, source, total, deadline, spin, combine, origin=part.start)
+        yield from self._run(part.steps, call, source, total, pace, combine, origin=part.start)
         finish(op, total, self.world)
         if total is not own:
             own[...] = total
@@ -185,11 +184,10 @@ class Runner:
         call: Call,
         source: np.ndarray,
         target: np.ndarray,
-        deadline: float,
-        spin: bool,
+        pace: Pace,
         combine: Combine | None = None,
         origin: int = 0,
-    ) -> None:
+    ) -> Steps:
         """origin: the element of the plan's target at which `target` begins."""
         dtype = source.dtype
         for step in steps:
@@ -200,4 +198,4 @@ class Runner:
                 )
                 for r in step.recvs
             ]
-            self.channel.exchange(call, sends, recvs, deadline, spin)
+            yield from self.channel.exchange(call, sends, recvs, pace)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 
 from . import objects
 from .call import Call, caller
-from .collectives import Runner
+from .collectives import Runner, Steps
 from .errors import DistributedError
 from .hierarchy import runner_for
 from .reduction import combiner
-from .transport import Transport
+from .transport import Pace, Transport
 from .work import Lane, Work
 
 DEFAULT_TIMEOUT = (
@@ -24,7 +25,7 @@ DEFAULT_TIMEOUT = (
 )
 CHANNELS_PER_GROUP = 2  # collectives, and messages between pairs
 
-Job = Callable[[Runner, Call, float, bool], object]
+Job = Callable[[Runner, Call, Pace], Steps]
 
 
 @lru_cache(4096)
@@ -72,6 +73,7 @@ class Group:
         self.rank = 0 if transport is None else self.members.index(transport.rank)
         self.size = len(self.members)
         self._error: BaseException | None = None
+        self._stepwise = False
         self._next_number = number + CHANNELS_PER_GROUP
         self._talks: dict[tuple[str, int], _Talk] = {}
         self._lock = threading.Lock()
@@ -92,7 +94,7 @@ class Group:
         combiner(op, array.dtype)
         flat, back = _writable("all_reduce", array)
         text = _text("all_reduce", flat.dtype, flat.size, op, name)
-        return self._do(text, lambda r, call, *how: r.all_reduce(call, flat, op, *how), async_op, back)
+        return self._do(text, lambda r, call, pace: r.all_reduce(call, flat, op, pace), async_op, back)
 
     def reduce(self, array: np.ndarray, root: int = 0, op: str = "sum", *, async_op: bool = False) -> Work:
         """Root's array = reduction over all ranks; the other ranks' arrays keep their values."""
@@ -100,14 +102,14 @@ class Group:
         self._check_peer("reduce", root)
         flat, back = _writable("reduce", array)
         text = _text("reduce", flat.dtype, flat.size, op, root=root)
-        return self._do(text, lambda r, call, *how: r.reduce(call, flat, root, op, *how), async_op, back)
+        return self._do(text, lambda r, call, pace: r.reduce(call, flat, root, op, pace), async_op, back)
 
     def broadcast(self, array: np.ndarray, root: int = 0, *, async_op: bool = False, name: str = "") -> Work:
         """array = root's array."""
         self._check_peer("broadcast", root)
         flat, back = _readable(array) if self.rank == root else _writable("broadcast", array)
         text = _text("broadcast", flat.dtype, flat.size, "", name, root)
-        return self._do(text, lambda r, call, *how: r.broadcast(call, flat, root, *how), async_op, back)
+        return self._do(text, lambda r, call, pace: r.broadcast(call, flat, root, pace), async_op, back)
 
     def all_gather(self, out: np.ndarray, array: np.ndarray, *, async_op: bool = False) -> Work:
         """out [size * n] = the arrays [n] of all ranks in the order of ranks."""
@@ -116,7 +118,7 @@ class Group:
         text = _text("all_gather", source.dtype, source.size)
         if self.size == 1:
             target[...] = source
-        return self._do(text, lambda r, call, *how: r.all_gather(call, source, target, *how), async_op, back)
+        return self._do(text, lambda r, call, pace: r.all_gather(call, source, target, pace), async_op, back)
 
     def reduce_scatter(
         self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False
@@ -130,7 +132,7 @@ class Group:
         if self.size == 1:
             target[...] = source
         return self._do(
-            text, lambda r, call, *how: r.reduce_scatter(call, source, target, op, *how), async_op, back
+            text, lambda r, call, pace: r.reduce_scatter(call, source, target, op, pace), async_op, back
         )
 
     def gather(
@@ -144,7 +146,7 @@ class Group:
         if self.size == 1 and target is not None:
             target[...] = source
         return self._do(
-            text, lambda r, call, *how: r.gather(call, source, target, root, *how), async_op, back
+            text, lambda r, call, pace: r.gather(call, source, target, root, pace), async_op, back
         )
 
     def scatter(
@@ -160,7 +162,7 @@ class Group:
         if self.size == 1 and source is not None:
             target[...] = source
         return self._do(
-            text, lambda r, call, *how: r.scatter(call, source, target, root, *how), async_op, back
+            text, lambda r, call, pace: r.scatter(call, source, target, root, pace), async_op, back
         )
 
     def all_to_all(
@@ -193,14 +195,14 @@ class Group:
             target[...] = source
         return self._do(
             text,
-            lambda r, call, *how: r.all_to_all(call, source, target, send_at, recv_at, *how),
+            lambda r, call, pace: r.all_to_all(call, source, target, send_at, recv_at, pace),
             async_op,
             back,
         )
 
     def barrier(self, *, async_op: bool = False) -> Work:
         """Return when all ranks have called it."""
-        return self._do("barrier", lambda r, call, *how: r.barrier(call, *how), async_op)
+        return self._do("barrier", lambda r, call, pace: r.barrier(call, pace), async_op)
 
     def send(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
         """Send to `peer`, which must call recv with an array of the same dtype and size."""
@@ -208,7 +210,7 @@ class Group:
         flat, _ = _readable(array)
         text = _text("message", flat.dtype, flat.size, f"{self.members[self.rank]} to {self.members[peer]}")
         return self._do(
-            text, lambda r, call, *how: r.send(call, flat, peer, *how), async_op, None, ("send", peer)
+            text, lambda r, call, pace: r.send(call, flat, peer, pace), async_op, None, ("send", peer)
         )
 
     def recv(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
@@ -217,7 +219,7 @@ class Group:
         flat, back = _writable("recv", array)
         text = _text("message", flat.dtype, flat.size, f"{self.members[peer]} to {self.members[self.rank]}")
         return self._do(
-            text, lambda r, call, *how: r.recv(call, flat, peer, *how), async_op, back, ("recv", peer)
+            text, lambda r, call, pace: r.recv(call, flat, peer, pace), async_op, back, ("recv", peer)
         )
 
     def all_gather_object(self, value: object) -> list[Any]:
@@ -260,6 +262,25 @@ class Group:
         )
         return flat.reshape(shape)
 
+    @contextlib.contextmanager
+    def overlapping(self) -> Iterator[None]:
+        """What is started in here with async_op overlaps with its caller's work on as many cores as there are.
+
+        Where each rank has one core, a thread would take it from that work, and change places with it at moments
+        of its own choosing: there what is started makes progress in `advance`, on the caller's thread.
+        """
+        before, self._stepwise = self._stepwise, self.transport is not None and not self.transport.spare_cores
+        try:
+            yield
+        finally:
+            self._stepwise = before
+
+    def advance(self) -> None:
+        """Take what was started under `overlapping` further, as far as it goes without waiting."""
+        lane = self._main.lane
+        if lane._begun:
+            lane.advance()
+
     def abort(self, text: str) -> None:
         """Tell the other ranks that this one fails, and why; their waits raise PeerFailure. At most 2 s."""
         if self.transport is not None and self.size > 1:
@@ -296,26 +317,30 @@ class Group:
         assert runner is not None and self.transport is not None
         talk.sequence += 1
         call = Call(text, caller(), talk.sequence, self.transport.job, self.transport.generation)
+        pace = Pace()
+        steps = self._steps(job, runner, call, pace, back)
+        if not async_op:
+            return talk.lane.run(text, steps, pace)
+        return (talk.lane.begin if self._stepwise else talk.lane.submit)(text, steps, pace)
 
-        def run() -> None:
-            if self._error is not None:
-                raise self._error
-            try:
-                # Overflow to infinity is a value like any other here, as in torch: no NumPy warning.
-                with np.errstate(all="ignore"):
-                    job(runner, call, time.monotonic() + self.timeout, talk.lane.inline)
-            except BaseException as error:
-                # A conversation cut off in the middle cannot go on: later calls would take earlier calls'
-                # messages.
-                if isinstance(error, DistributedError):
-                    self._error = error
-                    raise error.with_traceback(None) from None  # our own frames say nothing about the cause
-                self._error = _interrupted(call, error)
-                raise
-            if back is not None:
-                back()
-
-        return talk.lane.submit(text, run) if async_op else talk.lane.run(text, run)
+    def _steps(
+        self, job: Job, runner: Runner, call: Call, pace: Pace, back: Callable[[], None] | None
+    ) -> Steps:
+        if self._error is not None:
+            raise self._error
+        pace.deadline = time.monotonic() + self.timeout
+        try:
+            yield from job(runner, call, pace)
+        except BaseException as error:
+            # A conversation cut off in the middle cannot go on: later calls would take earlier calls'
+            # messages.
+            if isinstance(error, DistributedError):
+                self._error = error
+                raise error.with_traceback(None) from None  # our own frames say nothing about the cause
+            self._error = _interrupted(call, error)
+            raise
+        if back is not None:
+            back()
 
     def _check_peer(self, verb: str, peer: int, other: bool = False) -> None:
         if not 0 <= peer < self.size:

@@ -6,15 +6,15 @@ all-gather in the host: what crosses the network is what one rank a host would s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
 from . import plan
 from .call import Call
-from .collectives import Runner
+from .collectives import Runner, Steps
 from .reduction import accumulator, combiner, finish
-from .transport import Transport
+from .transport import Pace, Transport
 from .transport.hosts import Across, HostsChannel, Near
 
 
@@ -43,61 +43,75 @@ class HostsRunner(Runner):
         mates = [places[self.slot] for places in self.hosts] if self.slot < self.owners else []
         self._across = Runner(Across(channel, mates), one_host=False) if mates else None
 
-    def all_reduce(self, call: Call, flat: np.ndarray, op: str, deadline: float, spin: bool) -> None:
+    def all_reduce(self, call: Call, flat: np.ndarray, op: str, pace: Pace) -> Steps:
         sizes = (self.slot, self.width, flat.size, self.owners)
         part = plan.direct_reduce_scatter(*sizes)
         own = flat[part.start : part.stop]
-        total = self._sum_near(call, flat, own, part, op, deadline, spin)
+        total = yield from self._sum_near(call, flat, own, part, op, pace)
         if self._across is not None:
-            self._across.all_reduce(call, total, _partial(op), deadline, spin)
+            yield from self._across.all_reduce(call, total, _partial(op), pace)
             finish(op, total, self.world)
         if total is not own:
             own[...] = total
         if self._near is not None:
-            self._near._run(plan.direct_all_gather(*sizes), call, flat, flat, deadline, spin)
+            yield from self._near._run(plan.direct_all_gather(*sizes), call, flat, flat, pace)
 
-    def reduce(self, call: Call, flat: np.ndarray, root: int, op: str, deadline: float, spin: bool) -> None:
-        self.all_reduce(call, flat if self.rank == root else flat.copy(), op, deadline, spin)
+    def reduce(self, call: Call, flat: np.ndarray, root: int, op: str, pace: Pace) -> Steps:
+        return self.all_reduce(call, flat if self.rank == root else flat.copy(), op, pace)
 
     def reduce_scatter(
-        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, pace: Pace
+    ) -> Steps:
         if not self.even or self._near is None or self._across is None:
-            return super().reduce_scatter(call, source, target, op, deadline, spin)
+            return super().reduce_scatter(call, source, target, op, pace)
+        return self._reduce_scatter_by_slot(call, source, target, op, pace, self._across)
+
+    def _reduce_scatter_by_slot(
+        self, call: Call, source: np.ndarray, target: np.ndarray, op: str, pace: Pace, across: Runner
+    ) -> Steps:
         # Blocks of one slot side by side: a slot's owner sums them for the ranks of that slot on all hosts.
         order = [places[slot] for slot in range(self.width) for places in self.hosts]
         blocks = source.reshape(self.world, -1)[order].reshape(-1)
         part = plan.direct_reduce_scatter(self.slot, self.width, blocks.size)
         own = blocks[part.start : part.stop]
-        total = self._sum_near(call, blocks, own, part, op, deadline, spin)
+        total = yield from self._sum_near(call, blocks, own, part, op, pace)
         wide = target if total.dtype == target.dtype else np.empty(target.size, total.dtype)
-        self._across.reduce_scatter(call, total, wide, _partial(op), deadline, spin)
+        yield from across.reduce_scatter(call, total, wide, _partial(op), pace)
         finish(op, wide, self.world)
         if wide is not target:
             target[...] = wide
 
-    def all_gather(
-        self, call: Call, source: np.ndarray, target: np.ndarray, deadline: float, spin: bool
-    ) -> None:
+    def all_gather(self, call: Call, source: np.ndarray, target: np.ndarray, pace: Pace) -> Steps:
         if not self.even or self._near is None or self._across is None:
-            return super().all_gather(call, source, target, deadline, spin)
+            return super().all_gather(call, source, target, pace)
+        return self._all_gather_by_slot(call, source, target, pace, self._across, self._near)
+
+    def _all_gather_by_slot(
+        self,
+        call: Call,
+        source: np.ndarray,
+        target: np.ndarray,
+        pace: Pace,
+        across: Runner,
+        near: Runner,
+    ) -> Steps:
         rows = np.empty((self.width, len(self.hosts), source.size), source.dtype)
-        self._across.all_gather(call, source, rows[self.slot].reshape(-1), deadline, spin)
+        yield from across.all_gather(call, source, rows[self.slot].reshape(-1), pace)
         flat = rows.reshape(-1)
         steps = plan.direct_all_gather(self.slot, self.width, flat.size)
-        self._near._run(steps, call, flat, flat, deadline, spin)
+        yield from near._run(steps, call, flat, flat, pace)
         out = target.reshape(self.world, source.size)
         for number, places in enumerate(self.hosts):
             out[list(places)] = rows[:, number]
 
-    def broadcast(self, call: Call, flat: np.ndarray, root: int, deadline: float, spin: bool) -> None:
+    def broadcast(self, call: Call, flat: np.ndarray, root: int, pace: Pace) -> Steps:
         doors = [root if root in places else places[0] for places in self.hosts]
         if self.rank in doors:
             across = Runner(Across(self._whole, doors), one_host=False)
-            across.broadcast(call, flat, doors.index(root), deadline, spin)
+            yield from across.broadcast(call, flat, doors.index(root), pace)
         if self._near is not None:
             entry = next(i for i, place in enumerate(self.here) if place in doors)
-            self._near.broadcast(call, flat, entry, deadline, spin)
+            yield from self._near.broadcast(call, flat, entry, pace)
 
     def _sum_near(
         self,
@@ -106,14 +120,13 @@ class HostsRunner(Runner):
         own: np.ndarray,
         part: plan.ReduceScatter,
         op: str,
-        deadline: float,
-        spin: bool,
-    ) -> np.ndarray:
+        pace: Pace,
+    ) -> Generator[None, None, np.ndarray]:
         """This host's sum of `own`: in place, or for halves in a float32 copy that is rounded once, later."""
         combine, dtype = combiner(op, flat.dtype), accumulator(op, flat.dtype)
         total = own if dtype == own.dtype else own.astype(dtype)
         if self._near is not None:
-            self._near._run(part.steps, call, flat, total, deadline, spin, combine, origin=part.start)
+            yield from self._near._run(part.steps, call, flat, total, pace, combine, origin=part.start)
         return total
 
 

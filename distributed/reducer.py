@@ -61,6 +61,7 @@ class Reducer:
             self._order.append(index)
         bucket.waiting.discard(position)
         self._launch_full()
+        self.group.advance()
 
     def finish(self, shadow: bool = False) -> None:
         """The backward has ended: see to parameters without a gradient, and wait for the means."""
@@ -105,6 +106,10 @@ class Reducer:
             self._next += 1
 
     def _start(self, bucket: Bucket, async_op: bool) -> None:
+        with self.group.overlapping():
+            self._reduce(bucket, async_op)
+
+    def _reduce(self, bucket: Bucket, async_op: bool) -> None:
         if self.hook is None:
             bucket.work = self.group.all_reduce(bucket.flat, "avg", async_op=async_op, name=bucket.label)
         else:

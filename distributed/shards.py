@@ -88,7 +88,9 @@ class ShardSum:
             came = [size if turn < len(roots) else 0 for roots in self.roots]
             sent = [own.size // self.group.size] * self.group.size
             parts = np.empty(sum(came), self.dtype)
-            self._works.append((self.group.all_to_all(parts, own, came, sent, async_op=True), parts))
+            with self.group.overlapping():
+                work = self.group.all_to_all(parts, own, came, sent, async_op=True)
+            self._works.append((work, parts))
 
     def combine(self, add: bool) -> Work:
         """Wait for what `launch` started, then set `out` to the mean (or add it) on all ranks: wait for the Work."""
@@ -106,7 +108,8 @@ class ShardSum:
             total += slice_
         np.copyto(slice_, total, casting="unsafe")
         self._free += free if self.group.size > 1 else [total, *rest]
-        return self.group.all_gather(self.out, slice_, async_op=True)
+        with self.group.overlapping():
+            return self.group.all_gather(self.out, slice_, async_op=True)
 
     def reset(self, taken: np.ndarray | None = None) -> None:
         """Forget a sum that was broken off, with the array taken for the shard that was under way."""
@@ -224,6 +227,7 @@ class ShardReducer:
         self.used[k][position] = 1
         while self._next < len(self.buckets) and not self.buckets[self._next].bucket.waiting:
             self._fill(self.buckets[self._next])
+        self.group.advance()
 
     def close(self) -> None:
         """The shard's loop body has ended: see to parameters without a gradient."""

@@ -248,6 +248,21 @@ def works_end_in_order(group: Group) -> None:
 
 
 @case
+def what_is_begun_under_overlapping_advances_in_order(group: Group) -> None:
+    arrays = [np.full(n, 1 << group.rank) for n in (5, 50_000, 0, 200_000)]
+    with group.overlapping():
+        works = [group.all_reduce(a, async_op=True) for a in arrays]
+        gathered = np.empty(group.size, np.int64)
+        works.append(group.all_gather(gathered, np.array([group.rank]), async_op=True))
+    while not works[1].is_completed():
+        group.advance()
+    assert works[0].is_completed()
+    assert works[-1].wait() and all(w.is_success() for w in works)
+    assert all((a == (1 << group.size) - 1).all() for a in arrays)
+    assert gathered.tolist() == list(range(group.size))
+
+
+@case
 def barrier_waits_for_everybody(group: Group) -> None:
     for _ in range(20):
         group.barrier()

@@ -6,7 +6,8 @@ A Transport joins the ranks of a job; a Channel is one ordered conversation amon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,19 @@ from ..errors import PeerFailure
 from ..reduction import Combine
 
 ABORT_BYTES = 64 * 1024  # of traceback text
+
+
+class Pace:
+    """How one collective is driven. deadline: of time.monotonic().
+
+    wait: whether to sleep where nothing can move; else the collective yields there, and its owner goes on later.
+    spin: whether polling for some microseconds before sleeping is welcome.
+    """
+
+    __slots__ = ("deadline", "spin", "wait")
+
+    def __init__(self, wait: bool = True, spin: bool = False, deadline: float = math.inf) -> None:
+        self.wait, self.spin, self.deadline = wait, spin, deadline
 
 
 class Incoming(NamedTuple):
@@ -50,19 +64,13 @@ class Channel:
     one_host = False  # whether these members, of a transport over several hosts, are on one
 
     def exchange(
-        self,
-        call: Call,
-        sends: Sequence[Outgoing],
-        recvs: Sequence[Incoming],
-        deadline: float,
-        spin: bool,
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         """Send and receive all of these at once; arrays are flat and contiguous.
 
-        Returns when every target is filled and every source may be overwritten. deadline: of
-        time.monotonic().
-        spin: whether polling for some microseconds before sleeping is welcome. Raises CollectiveMismatch,
-        PeerFailure or CollectiveTimeout, and tells the other ranks of a mismatch.
+        A generator: it ends when every target is filled and every source may be overwritten, and yields where
+        it would have to sleep and `pace.wait` is not set. Raises CollectiveMismatch, PeerFailure or
+        CollectiveTimeout, and tells the other ranks of a mismatch.
         """
         raise NotImplementedError
 

@@ -7,14 +7,14 @@ waits in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..call import Call
 from ..errors import CollectiveMismatch
-from . import Channel, Incoming, Outgoing, Transport
+from . import Channel, Incoming, Outgoing, Pace, Transport
 
 if TYPE_CHECKING:
     from .mpi import MpiTransport
@@ -86,25 +86,25 @@ class HostsChannel(Channel):
         self._near_place = {place: i for i, place in enumerate(self.here)}
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         place = self._near_place
         near_sends = [Outgoing(place[s.peer], s.source) for s in sends if s.peer in place]
         near_recvs = [r._replace(peer=place[r.peer]) for r in recvs if r.peer in place]
         if near_sends or near_recvs:
-            self.exchange_near(call, near_sends, near_recvs, deadline, spin)
+            yield from self.exchange_near(call, near_sends, near_recvs, pace)
         far_sends = [s for s in sends if s.peer not in place]
         far_recvs = [r for r in recvs if r.peer not in place]
         if far_sends or far_recvs:
-            self.far.exchange(call, far_sends, far_recvs, deadline, spin)
+            yield from self.far.exchange(call, far_sends, far_recvs, pace)
 
     def exchange_near(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         """`exchange` inside the host; peers are places in `here`."""
         assert self.near is not None
         try:
-            self.near.exchange(call, sends, recvs, deadline, spin)
+            yield from self.near.exchange(call, sends, recvs, pace)
         except CollectiveMismatch as error:
             if error is not self.outer.failure:
                 self.outer.abort(str(error), mismatch=True)  # the other hosts must know as well
@@ -124,9 +124,9 @@ class Near(Channel):
         self.rank = channel.here.index(channel.rank)
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
-        self.channel.exchange_near(call, sends, recvs, deadline, spin)
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
+        return self.channel.exchange_near(call, sends, recvs, pace)
 
 
 class Across(Channel):
@@ -138,8 +138,8 @@ class Across(Channel):
         self.rank = self.places.index(channel.rank)
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         sends = [Outgoing(self.places[s.peer], s.source) for s in sends]
         recvs = [r._replace(peer=self.places[r.peer]) for r in recvs]
-        self.channel.far.exchange(call, sends, recvs, deadline, spin)
+        return self.channel.far.exchange(call, sends, recvs, pace)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ..call import Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
-from . import Channel, Incoming, Outgoing, Transport, peer_failure
+from . import Channel, Incoming, Outgoing, Pace, Transport, peer_failure
 
 
 class Message:
@@ -64,8 +64,8 @@ class LocalChannel(Channel):
         self.rank = self.members.index(transport.rank)
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         world = self.transport.world
         posted = [Message(call, send.source) for send in sends]
         with world.changed:
@@ -73,16 +73,15 @@ class LocalChannel(Channel):
                 world.wire(self.number, self.transport.rank, self.members[send.peer]).append(message)
             world.changed.notify_all()
         for recv in recvs:
-            self._receive(call, recv, deadline)
+            wire = world.wire(self.number, self.members[recv.peer], self.transport.rank)
+            yield from self._wait(lambda w=wire: bool(w), recv.peer, call, pace)  # type: ignore[misc]
+            self._receive(call, recv, wire)
         for send, message in zip(sends, posted):
-            with world.changed:
-                self._wait(lambda m=message: m.taken, send.peer, call, deadline)  # type: ignore[misc]
+            yield from self._wait(lambda m=message: m.taken, send.peer, call, pace)  # type: ignore[misc]
 
-    def _receive(self, call: Call, recv: Incoming, deadline: float) -> None:
+    def _receive(self, call: Call, recv: Incoming, wire: deque[Message]) -> None:
         world = self.transport.world
-        wire = world.wire(self.number, self.members[recv.peer], self.transport.rank)
         with world.changed:
-            self._wait(lambda: bool(wire), recv.peer, call, deadline)
             message = wire.popleft()
         try:
             call.check(self.transport.rank, self.members[recv.peer], message.call.header)
@@ -99,22 +98,34 @@ class LocalChannel(Channel):
             message.taken = True
             world.changed.notify_all()
 
-    def _wait(self, ready: Callable[[], bool], peer: int, call: Call, deadline: float) -> None:
-        """Wait for `ready` under the world's lock."""
-        world, member = self.transport.world, self.members[peer]
+    def _wait(self, ready: Callable[[], bool], peer: int, call: Call, pace: Pace) -> Iterator[None]:
+        world = self.transport.world
         while True:
-            if world.aborted is not None and world.aborter != self.transport.rank:
-                raise world.aborted
-            if ready():
-                return
-            if member in world.ended:
-                raise PeerFailure(
-                    f"[distributed] rank {member} {world.ended[member]} while {call} waits for it", member
-                )
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise CollectiveTimeout(f"[distributed] rank {member} did not take part in time in {call}")
-            world.changed.wait(left)
+            with world.changed:
+                if self._look(ready, self.members[peer], call):
+                    return
+                if pace.wait:
+                    left = pace.deadline - time.monotonic()
+                    if left <= 0:
+                        raise CollectiveTimeout(
+                            f"[distributed] rank {self.members[peer]} did not take part in time in {call}"
+                        )
+                    world.changed.wait(left)
+                    continue
+            yield
+
+    def _look(self, ready: Callable[[], bool], member: int, call: Call) -> bool:
+        """Whether it is `ready`; raises if it never will be."""
+        world = self.transport.world
+        if world.aborted is not None and world.aborter != self.transport.rank:
+            raise world.aborted
+        if ready():
+            return True
+        if member in world.ended:
+            raise PeerFailure(
+                f"[distributed] rank {member} {world.ended[member]} while {call} waits for it", member
+            )
+        return False
 
 
 def run_threads(size: int, body: Callable[[LocalTransport], object], timeout: float = 60.0) -> list[object]:

@@ -11,14 +11,14 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
-from . import ABORT_BYTES, Channel, Incoming, Outgoing, Transport, peer_failure
+from . import ABORT_BYTES, Channel, Incoming, Outgoing, Pace, Transport, peer_failure
 
 PIECE_BYTES = 1 << 20
 INLINE_BYTES = 16 * 1024  # of payload that travel in one message with the header
@@ -147,16 +147,16 @@ class MpiChannel(Channel):
         self._byte = transport.MPI.BYTE
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
-        step = _Step(self, call, deadline, spin and self.transport.may_spin)
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
+        step = _Step(self, call, pace)
         try:
             heads = [step.listen(recv) for recv in recvs]
             for send in sends:
                 step.send(send)
             for recv, (buffer, request) in zip(recvs, heads):
-                step.receive(recv, buffer, request)
-            step.finish()
+                yield from step.receive(recv, buffer, request)
+            yield from step.finish()
         except CollectiveMismatch as error:
             if error is not self.transport.failure:
                 self.transport.abort(str(error), mismatch=True)
@@ -182,8 +182,8 @@ def _pieces(data: np.ndarray) -> list[np.ndarray]:
 class _Step:
     """The messages of one exchange."""
 
-    def __init__(self, channel: MpiChannel, call: Call, deadline: float, spin: bool) -> None:
-        self.channel, self.call, self.deadline, self.spin = channel, call, deadline, spin
+    def __init__(self, channel: MpiChannel, call: Call, pace: Pace) -> None:
+        self.channel, self.call, self.pace = channel, call, pace
         self.comm, self.tag, self.byte = channel.transport.comm, channel.tag, channel._byte
         self.sent: list[tuple[Any, int, Any]] = []  # request, member, buffer that must outlive it
 
@@ -206,10 +206,10 @@ class _Step:
         head = np.empty(_HEAD + INLINE_BYTES, np.uint8)
         return head, self._expect(head, self.channel.members[recv.peer])
 
-    def receive(self, recv: Incoming, head: np.ndarray, request: Any) -> None:
+    def receive(self, recv: Incoming, head: np.ndarray, request: Any) -> Iterator[None]:
         member = self.channel.members[recv.peer]
         size, rank = recv.target.size * recv.dtype.itemsize, self.channel.transport.rank
-        self._wait(request, member)
+        yield from self._wait(request, member)
         memory = memoryview(head)  # type: ignore[arg-type]
         self.call.check(rank, member, bytes(memory[_SIZE.size : _HEAD]))
         self.call.check_size(rank, member, size, _SIZE.unpack_from(memory)[0])
@@ -218,22 +218,22 @@ class _Step:
         elif recv.combine is None:
             requests = [self._expect(piece, member) for piece in _pieces(recv.target.view(np.uint8))]
             for request in requests:
-                self._wait(request, member)
+                yield from self._wait(request, member)
         else:
-            self._combine(recv, member)
+            yield from self._combine(recv, member)
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[None]:
         for request, member, _ in self.sent:
-            self._wait(request, member)
+            yield from self._wait(request, member)
 
-    def _combine(self, recv: Incoming, member: int) -> None:
+    def _combine(self, recv: Incoming, member: int) -> Iterator[None]:
         """Two buffers in turn: one fills while the other is added up."""
         spans = _spans(recv.target.size * recv.dtype.itemsize)
         buffers = [np.empty(max(spans), np.uint8) for _ in range(2)]
         requests = [self._expect(buffers[i][: spans[i]], member) for i in range(min(2, len(spans)))]
         at = 0
         for i, span in enumerate(spans):
-            self._wait(requests[i], member)
+            yield from self._wait(requests[i], member)
             part = buffers[i % 2][:span].view(recv.dtype)
             self._store(recv, recv.target[at : at + part.size], part)
             at += part.size
@@ -253,18 +253,22 @@ class _Step:
     def _expect(self, buffer: np.ndarray, member: int) -> Any:
         return self.comm.Irecv([buffer, self.byte], member, self.tag)
 
-    def _wait(self, request: Any, member: int) -> None:
+    def _wait(self, request: Any, member: int) -> Iterator[None]:
         """Poll: first without a break, then with ever longer ones."""
+        pace = self.pace
         transport, polls, nap = self.channel.transport, 0, 2e-5
         while True:
             gone = dict(transport.gone) if transport.gone else transport.gone
             if request.Test():
                 return
             polls += 1
-            if self.spin and polls < 2000:
+            if pace.wait and pace.spin and transport.may_spin and polls < 2000:
                 continue
             transport.check(self.call, member, gone)
-            if time.monotonic() > self.deadline:
+            if not pace.wait:
+                yield
+                continue
+            if time.monotonic() > pace.deadline:
                 raise CollectiveTimeout(
                     f"[distributed] rank {member} did not take part in time in {self.call}"
                 )

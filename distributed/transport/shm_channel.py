@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, DistributedError
-from . import Channel, Incoming, Outgoing
+from . import Channel, Incoming, Outgoing, Pace
 from .segment import Segment
 
 if TYPE_CHECKING:
@@ -211,10 +211,10 @@ class ShmChannel(Channel):
         self._ins = {p: _In(self, p, segment) for p in peers}
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         try:
-            self._exchange(call, sends, recvs, deadline, spin and self.transport.may_spin)
+            yield from self._exchange(call, sends, recvs, pace)
         except CollectiveMismatch as error:
             if error is not self.transport.failure:
                 self.transport.abort(str(error), mismatch=True)
@@ -225,8 +225,8 @@ class ShmChannel(Channel):
         self.transport.forget(self.segment_id)
 
     def _exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         transport = self.transport
         pushes = [_Push(self._outs[s.peer], s.source, call) for s in sends]
         pulls = [_Pull(self._ins[r.peer], r, call) for r in recvs]
@@ -250,12 +250,15 @@ class ShmChannel(Channel):
                 continue
             awaited = pulls[-1].ring.member if pulls else pushes[0].out.member
             transport.check(call, awaited, gone)
-            if spin:
+            if not pace.wait:
+                yield
+                continue
+            if pace.spin and transport.may_spin:
                 now = time.perf_counter()
                 polling_ends = polling_ends or now + SPIN
                 if now < polling_ends:
                     continue
-            left = deadline - time.monotonic()
+            left = pace.deadline - time.monotonic()
             if left <= 0:
                 raise transport.late(call, awaited)
             transport.bell.wait(seen, min(left, NAP))

@@ -14,14 +14,14 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError
-from . import Channel, Incoming, Outgoing
+from . import Channel, Incoming, Outgoing, Pace
 from .handshake import Session, sealer, tag_bytes
 
 if TYPE_CHECKING:
@@ -248,10 +248,10 @@ class TcpChannel(Channel):
             os.eventfd_write(self._news, 1)
 
     def exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
         try:
-            self._exchange(call, sends, recvs, deadline, spin and self.transport.may_spin)
+            yield from self._exchange(call, sends, recvs, pace)
         except DistributedError as error:
             transport = self.transport
             if isinstance(error, CollectiveMismatch) and error is not transport.failure:
@@ -265,9 +265,9 @@ class TcpChannel(Channel):
         os.close(self._news)
 
     def _exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], deadline: float, spin: bool
-    ) -> None:
-        pushes = [_Push(self._outbox(s.peer, call, deadline), s, call) for s in sends]
+        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    ) -> Iterator[None]:
+        pushes = [_Push(self._outbox(s.peer, call, pace.deadline), s, call) for s in sends]
         pulls = [_Pull(self, r, call) for r in recvs]
         pulls.reverse()  # taken from the end, in order: sums get the same bits whoever comes first
         polling_ends = 0.0
@@ -280,16 +280,19 @@ class TcpChannel(Channel):
                 continue
             awaited = pulls[-1].member if pulls else pushes[0].box.member
             self.transport.check(call, awaited, connected=not pulls or self.inbox(awaited) is not None)
-            if spin:
+            if not pace.wait:
+                yield
+                continue
+            if pace.spin and self.transport.may_spin:
                 now = time.perf_counter()
                 polling_ends = polling_ends or now + SPIN
                 if now < polling_ends:
                     continue
-            if time.monotonic() > deadline:
+            if time.monotonic() > pace.deadline:
                 raise CollectiveTimeout(
                     f"[distributed] rank {awaited} lives but did not take part in time in {call}"
                 )
-            self._sleep(pushes, pulls, deadline)
+            self._sleep(pushes, pulls, pace.deadline)
 
     def _move(self, pushes: list[_Push], pulls: list[_Pull], call: Call) -> bool:
         moved, member = False, -1
