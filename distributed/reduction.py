@@ -55,6 +55,7 @@ def combiner(op: str, dtype: np.dtype) -> Combine:
     return lambda total, part: ufunc(total, part, out=total)
 
 
+@functools.cache
 def accumulator(op: str, dtype: np.dtype) -> np.dtype:
     """The dtype in which to add up: float32 for float16 and bfloat16, otherwise dtype itself."""
     half = dtype.name in ("float16", "bfloat16") and op in ("sum", "avg", "product")

@@ -31,8 +31,14 @@ def pair(folder: Path) -> tuple[ShmTransport, ShmTransport]:
     return made[0], made[1]
 
 
+def listened_to() -> Doorbell:
+    bell = Doorbell(memoryview(bytearray(Doorbell.BYTES)))
+    bell.listen()
+    return bell
+
+
 def test_a_ring_between_look_and_sleep_is_not_lost() -> None:
-    bell = Doorbell(memoryview(bytearray(4)))
+    bell = listened_to()
     seen = bell.read()
     bell.ring()
     start = time.monotonic()
@@ -41,7 +47,7 @@ def test_a_ring_between_look_and_sleep_is_not_lost() -> None:
 
 
 def test_many_ringers_at_once_all_count() -> None:
-    bell = Doorbell(memoryview(bytearray(4)))
+    bell = listened_to()
     ringers = [threading.Thread(target=lambda: [bell.ring() for _ in range(500)]) for _ in range(4)]
     for t in ringers:
         t.start()
@@ -51,7 +57,7 @@ def test_many_ringers_at_once_all_count() -> None:
 
 
 def test_a_ring_wakes_a_sleeper() -> None:
-    bell = Doorbell(memoryview(bytearray(4)))
+    bell = listened_to()
     woken = threading.Event()
 
     def sleep() -> None:
@@ -63,6 +69,32 @@ def test_a_ring_wakes_a_sleeper() -> None:
     bell.ring()
     assert woken.wait(20)
     sleeper.join()
+
+
+def test_no_post_is_missed_by_one_who_listens_looks_and_sleeps() -> None:
+    """The poster rings only where somebody listens: a post that comes between look and sleep must still be heard."""
+    bell, posted, longest = Doorbell(memoryview(bytearray(Doorbell.BYTES))), [0], 0.0
+
+    def post() -> None:
+        for _ in range(3000):
+            posted[0] += 1
+            bell.ring()
+            while posted[0] > taken[0]:
+                time.sleep(0)
+
+    taken, poster = [0], threading.Thread(target=post)
+    poster.start()
+    while taken[0] < 3000:
+        bell.listen()
+        seen = bell.read()
+        start = time.monotonic()
+        if posted[0] == taken[0]:
+            bell.wait(seen, 30)
+        longest = max(longest, time.monotonic() - start)
+        bell.unlisten()
+        taken[0] = posted[0]
+    poster.join()
+    assert longest < 20
 
 
 def test_memory_is_sealed_against_shrinking() -> None:

@@ -71,7 +71,7 @@ class ShmTransport(Transport):
         self._bells: dict[int, Doorbell] = {}
         self._fds: dict[int, tuple[int, Segment]] = {}
         self.control = self._share(0, "ringgrad-control", 4096)
-        self.bell = Doorbell(self.control.memory[:4])
+        self.bell = Doorbell(self.control.memory[: Doorbell.BYTES])
         self._beat = self.control.memory[64:72].cast("Q")
         self._beat[0] = time.monotonic_ns()
         self._closing = False
@@ -208,10 +208,11 @@ class ShmTransport(Transport):
                     break  # it has gone
 
     def _await_control(self, peer: int, deadline: float) -> None:
+        self.bell.listen()
         while True:
             seen = self.bell.read()
             if peer in self._bells:
-                return
+                return self.bell.unlisten()
             if peer in self.gone:
                 raise PeerFailure(f"[init_process_group] rank {peer} {self.gone[peer]} while joining", peer)
             if time.monotonic() > deadline:
@@ -259,7 +260,7 @@ class ShmTransport(Transport):
             segment = attach(fd, size, writable=number == 0)
             self._remote[rank][number] = segment
             if number == 0:
-                self._bells[rank] = Doorbell(segment.memory[:4])
+                self._bells[rank] = Doorbell(segment.memory[: Doorbell.BYTES])
         elif kind == b"F":
             self._remote[rank].pop(_SEGMENT.unpack(body)[0], None)
         elif kind == b"B":

@@ -227,40 +227,48 @@ class ShmChannel(Channel):
     def _exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
     ) -> Iterator[None]:
-        transport = self.transport
+        transport, bell = self.transport, self.transport.bell
         pushes = [_Push(self._outs[s.peer], s.source, call) for s in sends]
         pulls = [_Pull(self._ins[r.peer], r, call) for r in recvs]
         pulls.reverse()  # taken from the end, in order
-        polling_ends = 0.0
-        while True:
-            seen, gone = transport.bell.read(), dict(transport.gone) if transport.gone else transport.gone
-            moved = False
-            for push in pushes:
-                moved |= push.move()
-            pushes = [p for p in pushes if not p.finished()]
-            while pulls and (pulls[-1].move() or pulls[-1].finished()):
-                moved = True
-                if not pulls[-1].finished():
-                    break
-                pulls.pop()
-            if not pushes and not pulls:
-                return
-            if moved:
-                polling_ends = 0.0
-                continue
-            awaited = pulls[-1].ring.member if pulls else pushes[0].out.member
-            transport.check(call, awaited, gone)
-            if not pace.wait:
-                yield
-                continue
-            if pace.spin and transport.may_spin:
-                now = time.perf_counter()
-                polling_ends = polling_ends or now + SPIN
-                if now < polling_ends:
+        polling_ends, listening = 0.0, False
+        try:
+            while True:
+                seen, gone = bell.read(), dict(transport.gone) if transport.gone else transport.gone
+                moved = False
+                for push in pushes:
+                    moved |= push.move()
+                pushes = [p for p in pushes if not p.finished()]
+                while pulls and (pulls[-1].move() or pulls[-1].finished()):
+                    moved = True
+                    if not pulls[-1].finished():
+                        break
+                    pulls.pop()
+                if not pushes and not pulls:
+                    return
+                if moved:
+                    polling_ends = 0.0
                     continue
-            left = pace.deadline - time.monotonic()
-            if left <= 0:
-                raise transport.late(call, awaited)
-            transport.bell.wait(seen, min(left, NAP))
-            if transport.bell.read() == seen:
-                transport.check_alive(call, awaited)
+                awaited = pulls[-1].ring.member if pulls else pushes[0].out.member
+                transport.check(call, awaited, gone)
+                if not pace.wait:
+                    yield
+                    continue
+                if pace.spin and transport.may_spin:
+                    now = time.perf_counter()
+                    polling_ends = polling_ends or now + SPIN
+                    if now < polling_ends:
+                        continue
+                if not listening:
+                    bell.listen()
+                    listening = True
+                    continue
+                left = pace.deadline - time.monotonic()
+                if left <= 0:
+                    raise transport.late(call, awaited)
+                bell.wait(seen, min(left, NAP))
+                if bell.read() == seen:
+                    transport.check_alive(call, awaited)
+        finally:
+            if listening:
+                bell.unlisten()
