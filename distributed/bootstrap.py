@@ -90,6 +90,18 @@ def open_transport(
     return _with_shm(outer, outer.hosts, lambda: meeting_place(here, init_method), join)
 
 
+def reason(here: Environment, name: str) -> str:
+    """Why `open_transport` has chosen the transport of this name, for people."""
+    if os.environ.get("RINGGRAD_TRANSPORT"):
+        return "as RINGGRAD_TRANSPORT asks for it"
+    if name == "shm":
+        return "as all ranks are on this host"
+    between = "MPI's launcher started the job" if "mpi" in name else "no MPI launcher started the job"
+    return f"as there are several hosts and {between}" + (
+        ": shared memory inside each host" if name.startswith("shm+") else ""
+    )
+
+
 _SHM_ELSEWHERE = (
     "[init_process_group] the shm transport needs all ranks on one host; leave the choice open, or use mpi "
     "or tcp"

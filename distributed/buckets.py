@@ -12,7 +12,7 @@ import numpy as np
 from ..autograd.engine import Variable, wrap
 from .group import Group
 
-FIRST_BUCKET_BYTES = 1 << 20  # small, so that communication starts early
+FIRST_BUCKET_BYTES = 1 << 20  # small, so that communication starts early where it has a core of its own
 LARGEST_BROADCAST_BYTES = 32 << 20
 WHO = "[DistributedDataParallel]"
 SHOWN = 5  # names in an error
@@ -84,11 +84,12 @@ def make_buckets(
     backward does.
     """
     runs: list[list[tuple[str, Any]]] = []
+    early = group.transport is not None and group.transport.spare_cores
     open_runs: dict[np.dtype, tuple[list[tuple[str, Any]], int]] = {}
     for item in reversed(parameters):
         array = item[1].array
         run, size = open_runs.get(array.dtype, ([], 0))
-        limit = min(FIRST_BUCKET_BYTES, cap_bytes) if len(runs) <= 1 else cap_bytes
+        limit = min(FIRST_BUCKET_BYTES, cap_bytes) if early and len(runs) <= 1 else cap_bytes
         if not run or size + array.nbytes > limit:
             run, size = [], 0
             runs.append(run)

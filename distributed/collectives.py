@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -11,15 +12,26 @@ from . import plan
 from .call import Call
 from .reduction import Combine, accumulator, combiner, finish, reduce_rows
 from .transport import Channel, Incoming, Outgoing, Pace
+from .tuner import ONE_HOST, Costs, measure
 
 Steps = Iterator[
     None
 ]  # a collective under way: it yields where it would have to wait and `Pace.wait` is not set
 
-# Up to here every rank takes all parts whole: one round instead of two, at (world - 1) times the bytes.
-ONE_ROUND_BYTES = 32 * 1024
-# Between hosts: few rounds below, few bytes above.
-RING_BYTES = 1024 * 1024
+PLANS = {
+    "direct": (plan.direct_reduce_scatter, plan.direct_all_gather),
+    "halving": (plan.halving_reduce_scatter, plan.doubling_all_gather),
+    "ring": (plan.ring_reduce_scatter, plan.ring_all_gather),
+}
+KINDS = ("one_round", *PLANS)
+
+
+def forced_plan() -> str | None:
+    """The plan that RINGGRAD_PLAN asks for all all-reduces, or None. Raises ValueError for an unknown one."""
+    forced = os.environ.get("RINGGRAD_PLAN") or None
+    if forced is not None and forced not in KINDS:
+        raise ValueError(f"[distributed] RINGGRAD_PLAN must be one of {', '.join(KINDS)}, got {forced!r}")
+    return forced
 
 
 class Runner:
@@ -30,16 +42,18 @@ class Runner:
 
     def __init__(self, channel: Channel, one_host: bool) -> None:
         self.channel, self.one_host = channel, one_host
+        self.costs, self._forced = ONE_HOST if one_host else Costs(), forced_plan()
         self.rank, self.world = channel.rank, len(channel.members)
         self._plans: dict[tuple[Any, ...], Any] = {}
 
     def all_reduce(self, call: Call, flat: np.ndarray, op: str, pace: Pace) -> Steps:
         """In place. The same bits on every rank, and in every run."""
-        if flat.nbytes * (self.world - 1) <= ONE_ROUND_BYTES:
+        kind = self.plan_of(flat.nbytes, accumulator(op, flat.dtype) != flat.dtype)
+        if kind == "one_round":
             rows = yield from self._rows(call, flat, pace)
             reduce_rows(rows, op, flat)
             return
-        scatter, gather = self._reduce_scatter_plan(flat.nbytes, accumulator(op, flat.dtype) != flat.dtype)
+        scatter, gather = PLANS[kind]
         part: plan.ReduceScatter = self._plan(scatter, flat.size)
         yield from self._reduce_part(call, flat, flat[part.start : part.stop], part, op, pace)
         yield from self._run(self._plan(gather, flat.size), call, flat, flat, pace)
@@ -63,7 +77,7 @@ class Runner:
     def broadcast(self, call: Call, flat: np.ndarray, root: int, pace: Pace) -> Steps:
         if self.one_host:
             return self._run(self._plan(plan.flat_broadcast, flat.size, root), call, flat, flat, pace)
-        if flat.nbytes < RING_BYTES:
+        if self.costs.broadcast_plan(flat.nbytes, self.world) == "tree":
             return self._run(self._plan(plan.binomial_broadcast, flat.size, root), call, flat, flat, pace)
         return self._scatter_and_ring(call, flat, root, pace)
 
@@ -76,7 +90,7 @@ class Runner:
     def all_gather(self, call: Call, source: np.ndarray, target: np.ndarray, pace: Pace) -> Steps:
         """target = the sources of all ranks, one after another."""
         target[self.rank * source.size : (self.rank + 1) * source.size] = source
-        ring = not self.one_host and target.nbytes > RING_BYTES
+        ring = not self.one_host and self.costs.all_gather_plan(target.nbytes, self.world) == "ring"
         steps = self._plan(plan.ring_all_gather if ring else plan.direct_all_gather, target.size)
         return self._run(steps, call, target, target, pace)
 
@@ -129,13 +143,22 @@ class Runner:
     def recv(self, call: Call, flat: np.ndarray, peer: int, pace: Pace) -> Steps:
         return self.channel.exchange(call, [], [Incoming(peer, flat, None, flat.dtype)], pace)
 
-    def _reduce_scatter_plan(self, nbytes: int, wide: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        # A ring would round a half at every hop; direct exchange adds up in float32 and rounds once.
-        if self.one_host or wide or self.world == 2:
-            return plan.direct_reduce_scatter, plan.direct_all_gather
-        if nbytes < RING_BYTES:
-            return plan.halving_reduce_scatter, plan.doubling_all_gather
-        return plan.ring_reduce_scatter, plan.ring_all_gather
+    def use(self, costs: Costs) -> None:
+        """Choose plans by these costs from now on: the same on all ranks."""
+        self.costs = costs
+
+    def measure(self, call: Call, into: np.ndarray, pace: Pace) -> Steps:
+        """Leave this rank's costs in `into`. All ranks call it."""
+        return measure(self.channel, call, pace, into)
+
+    def plan_of(self, nbytes: int, wide: bool = False) -> str:
+        """Which plan an all-reduce of `nbytes` takes. wide: whether it adds up in a wider dtype than the array's."""
+        if self._forced in KINDS[:2] or (self._forced is not None and not wide):
+            return str(self._forced)
+        # In one memory a message to many costs no more than one to a neighbour. And a ring would round a half at
+        # every hop; direct exchange adds up in float32 and rounds once.
+        simple = self.one_host or wide or self.world == 2
+        return self.costs.all_reduce_plan(nbytes, self.world, KINDS[:2] if simple else KINDS)
 
     def _plan(self, make: Callable[..., Any], *sizes: int) -> Any:
         key = (make, *sizes)

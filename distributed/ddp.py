@@ -33,7 +33,8 @@ class DistributedDataParallel(Module, Joinable):
     Ranks start from rank 0's parameters and buffers, and stay equal as long as each applies the same update.
     With loss averaged over equal local batches, the gradients are those of the whole batch on one process.
 
-    bucket_cap_mb: MiB of gradients reduced at once; None: 4 where each rank has a second core, else 25.
+    bucket_cap_mb: MiB of gradients reduced at once; None: so many that latency, which is measured, takes a tenth of
+    their time.
     find_unused_parameters: let parameters that took no part in the loss count as zero; otherwise they are an
     error that names them. static_graph: the same set of parameters takes part in every step, which allows unused
     ones too.
@@ -75,11 +76,11 @@ class DistributedDataParallel(Module, Joinable):
         check_same_model(group, module)
         with np.errstate(all="ignore"):
             broadcast_coalesced(group, [*module.parameters(), *module.buffers()])
-        if bucket_cap_mb is None:
-            # Small buckets leave less for after backward; without a core of its own, though, communication takes
-            # as much from computation as it hides, and each bucket costs a change of threads.
-            bucket_cap_mb = 4 if group.transport is not None and group.transport.spare_cores else 25
-        cap_bytes, unused = int(bucket_cap_mb * (1 << 20)), find_unused_parameters or static_graph
+        unused = find_unused_parameters or static_graph
+        # Small buckets leave less for after backward, and each costs a latency.
+        cap_bytes = (
+            group.tune().bucket_bytes(group.size) if bucket_cap_mb is None else int(bucket_cap_mb * (1 << 20))
+        )
         self._sharded: ShardedStep | None = None
         if reproducible is not None:
             from .reproducible import ShardedStep

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from .errors import DistributedError
 from .hierarchy import runner_for
 from .reduction import combiner
 from .transport import Pace, Transport
+from .tuner import ONE_HOST, Cache, Costs, shape
 from .work import Lane, Work
 
 DEFAULT_TIMEOUT = (
@@ -74,6 +77,7 @@ class Group:
         self.size = len(self.members)
         self._error: BaseException | None = None
         self._stepwise = False
+        self._costs: Costs | None = None
         self._next_number = number + CHANNELS_PER_GROUP
         self._talks: dict[tuple[str, int], _Talk] = {}
         self._lock = threading.Lock()
@@ -280,6 +284,37 @@ class Group:
         lane = self._main.lane
         if lane._begun:
             lane.advance()
+
+    def tune(self) -> Costs:
+        """What messages cost in this group: plans are chosen by it from then on. All ranks call it.
+
+        Measured at the first call, or read from the user's cache where a job of the same shape has measured before.
+        """
+        if self._costs is None:
+            self._costs = Costs(*self._agreed_costs().tolist()) if self._collective is not None else ONE_HOST
+            if self._collective is not None:
+                self._collective.use(self._costs)
+        return self._costs
+
+    def _agreed_costs(self) -> np.ndarray:
+        assert self.transport is not None
+        figures, key, cache = np.zeros(len(Costs._fields)), "", Cache()
+        if not self.transport.one_host:  # in one memory it takes no time to speak of
+            hosts = self.all_gather_object([platform.node(), os.cpu_count()])
+            key = shape(self.transport.name, hosts)
+            kept = cache.find(key) if self.rank == 0 else None
+            figures = np.array(kept if kept is not None else figures)
+            self.broadcast(figures, 0)
+        if not figures.any():
+            self._do("tune", lambda r, call, pace: r.measure(call, figures, pace), False)
+            self.all_reduce(figures, "max", name="costs of messages")
+            if key and self.rank == 0:
+                cache.keep(key, Costs(*figures.tolist()))
+        return figures
+
+    def plan_of(self, nbytes: int) -> str:
+        """Which plan an all-reduce of `nbytes` takes."""
+        return "none" if self._collective is None else self._collective.plan_of(nbytes)
 
     def abort(self, text: str) -> None:
         """Tell the other ranks that this one fails, and why; their waits raise PeerFailure. At most 2 s."""

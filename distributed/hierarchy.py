@@ -16,6 +16,7 @@ from .collectives import Runner, Steps
 from .reduction import accumulator, combiner, finish
 from .transport import Pace, Transport
 from .transport.hosts import Across, HostsChannel, Near
+from .tuner import Costs
 
 
 def runner_for(transport: Transport, number: int, members: Sequence[int]) -> Runner:
@@ -42,6 +43,20 @@ class HostsRunner(Runner):
         self._near = Runner(Near(channel), one_host=True) if self.width > 1 else None
         mates = [places[self.slot] for places in self.hosts] if self.slot < self.owners else []
         self._across = Runner(Across(channel, mates), one_host=False) if mates else None
+
+    def use(self, costs: Costs) -> None:
+        super().use(costs)
+        if self._across is not None:
+            self._across.use(costs)
+
+    def measure(self, call: Call, into: np.ndarray, pace: Pace) -> Steps:
+        """Between hosts, which is what plans are chosen for; a rank that does not talk to others leaves zeros."""
+        return iter(()) if self._across is None else self._across.measure(call, into, pace)
+
+    def plan_of(self, nbytes: int, wide: bool = False) -> str:
+        if self._across is None:
+            return "direct in the host"
+        return f"direct in the host, {self._across.plan_of(nbytes // self.owners, wide)} between hosts"
 
     def all_reduce(self, call: Call, flat: np.ndarray, op: str, pace: Pace) -> Steps:
         sizes = (self.slot, self.width, flat.size, self.owners)

@@ -136,6 +136,8 @@ def init_process_group(
         settle(None)
         raise
     _world = Group(transport, timeout=seconds or DEFAULT_TIMEOUT)
+    if not transport.one_host:
+        _world.tune()
     failure.watch_over(_world, ends_job="mpi" in (here.launcher, transport.name))
     atexit.register(_leave)
 

@@ -27,7 +27,7 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["dance"]) == 2
-    assert "the command must be one of run" in capsys.readouterr().err
+    assert "the command must be one of " in capsys.readouterr().err
 
 
 def test_the_module_is_the_command() -> None:
