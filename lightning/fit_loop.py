@@ -84,12 +84,12 @@ class FitLoop:
         """Trains until epochs, steps or time are over, or someone sets `trainer.should_stop`."""
         t = self.trainer
         self.prepare(t.given["train"], t.given["val"])
-        t.strategy.setup(t.lightning_module)
-        t.training_step = t.strategy.step_of(t.lightning_module)
+        t.strategy.setup(t._module)
+        t.training_step = t.strategy.step_of(t._module)
         if self.total == 0:
             return
         self._sanity_check()
-        t.lightning_module.train()
+        t._module.train()
         t.place = "on_train_start"
         t.results = self.results
         t.hooks("on_train_start")
@@ -154,7 +154,7 @@ class FitLoop:
     def run_batch(self, batch: Any, batch_idx: int) -> bool:
         """One batch; False: the rest of the epoch is to be left out."""
         t, hooks, results = self.trainer, self.trainer.hooks, self.results
-        automatic = t.lightning_module.automatic_optimization
+        automatic = t._module.automatic_optimization
         self.validated = False
         batch = results.batch = t.transfer(batch, 0)
         if -1 in hooks("on_train_batch_start", batch, batch_idx):
@@ -191,7 +191,7 @@ class FitLoop:
             self.batches_that_stepped += 1
         else:
             if t.precision.scaler is None:
-                t.lightning_module.optimizer_step(self.epoch, batch_idx, optimizer, self.closure)
+                t._module.optimizer_step(self.epoch, batch_idx, optimizer, self.closure)
             else:
                 t.precision.step(optimizer, self.closure)
             self.global_step += 1
@@ -206,7 +206,7 @@ class FitLoop:
         if t.precision.scaler is not None:
             t.precision.scaler.unscale_(optimizer)
         t.hooks("on_before_optimizer_step", optimizer)
-        t.lightning_module.configure_gradient_clipping(
+        t._module.configure_gradient_clipping(
             optimizer, t.gradient_clip_val, t.gradient_clip_algorithm
         )
         return loss
@@ -214,7 +214,7 @@ class FitLoop:
     def gradients(self) -> Any:
         """Forward and backward of the current batch, part by part (mostly one); returns the loss."""
         t = self.trainer
-        module, hooks, every = t.lightning_module, t.hooks, t.accumulate_grad_batches
+        module, hooks, every = t._module, t.hooks, t.accumulate_grad_batches
         batch, batch_idx, optimizer = self.current
         zero = optimizer is not None and batch_idx % every == 0
         if zero and t.strategy.exact:  # its parts' gradients are added to what is there before the first part
@@ -237,13 +237,13 @@ class FitLoop:
             hooks("on_after_backward")
             outputs["loss"] = loss.detach()
             losses.append(outputs["loss"])
-        if losses:
+        if t.strategy.exact and losses:
             self.outputs["loss"] = t.strategy.mean_of_parts(losses)
         return self.outputs["loss"] if losses else None
 
     def _zero_grad(self, optimizer: Any, batch_idx: int) -> None:
         self.trainer.hooks("on_before_zero_grad", optimizer)
-        self.trainer.lightning_module.optimizer_zero_grad(self.epoch, batch_idx, optimizer)
+        self.trainer._module.optimizer_zero_grad(self.epoch, batch_idx, optimizer)
 
     def _training_step(self, batch: Any, batch_idx: int) -> Any:
         t = self.trainer
@@ -259,7 +259,7 @@ class FitLoop:
         t = self.trainer
         if not isinstance(loss.array, np.ndarray) and self.batches % max(t.log_every_n_steps, 1):
             return  # elsewhere than on the CPU a look waits for the device
-        if not math.isfinite(value := loss.item()):
+        if not math.isfinite(value := loss.array.item()):
             raise FloatingPointError(
                 f"[fit] the loss must be finite, came {value} on rank {t.global_rank} in step {self.global_step} "
                 f"(epoch {self.epoch}, batch {self.current[1]}): detect_anomaly=True finds the op that made it; a "
@@ -381,7 +381,7 @@ def _outputs(returned: Any, needs_loss: bool) -> Any:
             f"[training_step] the dict that it returns must have 'loss', a Tensor, came {type(loss).__name__} "
             f"among {sorted(returned)}"
         )
-    if loss.numel() != 1:
+    if loss.array.size != 1:
         raise ValueError(
             f"[training_step] the loss must be one number, came shape {tuple(loss.shape)}: take its mean()"
         )

@@ -255,11 +255,11 @@ def _when(place: str, on_step: bool | None, on_epoch: bool | None) -> tuple[bool
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor):
-        if value.numel() != 1:
+        if value.array.size != 1:
             raise ValueError(
                 f"[log] {name!r} must be one number, came a tensor of shape {tuple(value.shape)}"
             )
-        return float(value.item())
+        return float(value.array.item())
     if isinstance(value, int | float | np.number | np.bool_) or getattr(value, "shape", None) == ():
         return float(value)
     raise TypeError(f"[log] {name!r} must be a number, a 0-d tensor or a Metric, came {type(value).__name__}")
