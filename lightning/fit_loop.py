@@ -206,9 +206,7 @@ class FitLoop:
         if t.precision.scaler is not None:
             t.precision.scaler.unscale_(optimizer)
         t.hooks("on_before_optimizer_step", optimizer)
-        t._module.configure_gradient_clipping(
-            optimizer, t.gradient_clip_val, t.gradient_clip_algorithm
-        )
+        t._module.configure_gradient_clipping(optimizer, t.gradient_clip_val, t.gradient_clip_algorithm)
         return loss
 
     def gradients(self) -> Any:

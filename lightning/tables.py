@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def results_table(stage: str, logged: list[dict[str, float]]) -> None:
@@ -21,16 +21,31 @@ def results_table(stage: str, logged: list[dict[str, float]]) -> None:
         Console().print(table)
 
 
-def summary_table(rows: list[tuple[str, str, int, bool]], total: int, trainable: int, n_bytes: int) -> None:
-    """Prints a module's parts with their parameters."""
+class Row(NamedTuple):
+    """A part of a module; flops: of its forward, -1 where it did not run."""
+
+    name: str
+    kind: str
+    parameters: int
+    training: bool
+    inputs: str = ""
+    outputs: str = ""
+    flops: int = -1
+
+
+def summary_table(rows: list[Row], total: int, trainable: int, n_bytes: int) -> None:
+    """Prints a module's parts with their parameters and, where they are known, shapes and operations."""
     from rich.console import Console
     from rich.table import Table
 
+    shapes = any(row.flops >= 0 for row in rows)
     table = Table()
-    for name in ("name", "type", "parameters", "mode"):
-        table.add_column(name, justify="right" if name == "parameters" else "left")
-    for name, kind, count, training in rows:
-        table.add_row(name, kind, f"{count:,}", "train" if training else "eval")
+    for name in ("name", "type", "parameters", "mode", *(("in", "out", "FLOPs") if shapes else ())):
+        table.add_column(name, justify="right" if name in ("parameters", "FLOPs") else "left")
+    for row in rows:
+        more = (row.inputs, row.outputs, f"{row.flops:,}" if row.flops >= 0 else "")
+        mode = "train" if row.training else "eval"
+        table.add_row(row.name, row.kind, f"{row.parameters:,}", mode, *(more if shapes else ()))
     console: Any = Console()
     console.print(table)
     console.print(f"{trainable:,} of {total:,} parameters are trainable; they take {n_bytes / 1e6:.3g} MB")

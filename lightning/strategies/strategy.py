@@ -127,6 +127,14 @@ class DDPStrategy:
         """The step's loss from its parts' losses."""
         return losses[0]
 
+    @property
+    def reducer(self) -> Any:
+        """What ends a backward with `finish`, once all gradients are the workers' means; None: nothing does."""
+        if self.ddp is None:
+            return None
+        sharded = self.ddp._sharded
+        return self.ddp._reducer if sharded is None else sharded.reducer
+
     def no_sync(self) -> Any:
         """Within it backward leaves each worker's own gradients."""
         return contextlib.nullcontext() if self.ddp is None else self.ddp.no_sync()
