@@ -234,6 +234,7 @@ def backward(
     """
     outer, mode.callbacks = mode.callbacks, []
     before, mode.grad = mode.grad, create
+    kept, mode.keep = mode.keep, keep
     try:
         found = _walk(roots, keep, create, targets, accumulate)
         for fn in mode.callbacks:  # a callback may queue another: the list grows while it is walked
@@ -241,6 +242,7 @@ def backward(
         return found
     finally:
         mode.grad = before
+        mode.keep = kept
         mode.callbacks = outer
 
 

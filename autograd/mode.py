@@ -20,6 +20,7 @@ class Mode(threading.local):
     grad = True
     inference = False
     anomaly = False
+    keep = False  # whether the backward under way leaves the graph for another one
     callbacks: list[Callable[[], None]] | None = None  # to be called at the end of the backward under way
 
     def __init__(self) -> None:

@@ -49,7 +49,8 @@ class Op:
     view      whether the output shares the input's memory; None: look
     analytic  whether the op on complex numbers is differentiable as such: then its rules, written for real numbers,
               hold between conjugates
-    half      what to do with 16-bit floats: "float32" computes in float32 and rounds once, "native" does not
+    half      what to do with 16-bit floats: "float32" computes in float32 and rounds once, "native" does not; "weak"
+              does not either, and takes numbers beside arrays as Python's
     """
 
     def __init__(
@@ -244,6 +245,7 @@ class Variant(Op):
         backward: Callable[..., Any] | None = None,
         *,
         extras: tuple[str, ...] = (),
+        half: str = "native",
     ) -> None:
         own = backward is not None
         super().__init__(
@@ -256,7 +258,7 @@ class Variant(Op):
             outputs=op.outputs,
             broadcast=op.broadcast and not own,
             analytic=op.analytic,
-            half="native",
+            half=half,
             hint=op.hint,
         )
         self.declared, self.accepts = op, accepts
@@ -592,11 +594,13 @@ def namespace_of(arrays: Sequence[Any]) -> Any:
 def beside(xp: Any, arrays: Sequence[Any], half: str) -> Sequence[Any]:
     """Numbers, which come as 0-d NumPy arrays, in the form that a GPU's kernels take: as scalars, in place.
 
-    Those in 16 bits are given in float32, in which ops compute.
+    Those in 16 bits are given in float32, in which ops compute. Ops that do not widen get 0-d arrays.
     """
     for i, a in enumerate(arrays):
         if type(a) is ndarray:
-            if not a.ndim and half != "native":
+            if half == "weak":
+                arrays[i] = a.item() if a.dtype.kind != "V" else float(a)  # type: ignore[index]
+            elif not a.ndim and half != "native":
                 arrays[i] = (a.astype(F32) if a.dtype in low_floats else a)[()]  # type: ignore[index]
             else:
                 arrays[i] = xp.asarray(a)  # type: ignore[index]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.engine import array_namespace, wrap
+from . import fused
 from .optimizer import Optimizer, Params, number, scalar
 
 BLOCK_BYTES = 1 << 18  # of each operand: measured flat from 128 KiB to 1 MiB, half as fast at 16 KiB
@@ -52,8 +53,12 @@ class Flat:
         per_element = first.itemsize // self.real.itemsize
         self.sizes = [p.array.size * per_element for p in params]
         self.starts = [0]
-        for n in self.sizes:
-            self.starts.append(self.starts[-1] + n)
+        for n in self.sizes:  # on a GPU each begins at a multiple of 16 bytes
+            self.starts.append(self.starts[-1] + (n if self.xp is np else -(-n // 8) * 8))
+        self.tables: dict[
+            Any, Any
+        ] = {}  # of kernels that take many parameters (fused.py), and their coefficients
+        self.coefficients: dict[Any, Any] = {}
         self.buffers: dict[str, Any] = {}
         self.homes: dict[str, list[Any]] = {}
         self.arrays: list[Any] = [None] * len(params)
@@ -84,7 +89,7 @@ class Flat:
         if name not in self.buffers:
             self.buffers[name] = self.xp.zeros(self.starts[-1], self.real)
             self.homes[name] = [None] * len(self.params)
-        part = self.buffers[name][self.starts[i] : self.starts[i + 1]]
+        part = self.buffers[name][self.starts[i] : self.starts[i] + self.sizes[i]]
         home = part.view(self.dtype).reshape(self.shapes[i])
         if held is None:
             part.fill(initial)
@@ -117,9 +122,9 @@ class Flat:
         return found
 
     def _cut(self, members: tuple[int, ...]) -> list[list[tuple[int, int, int]]]:
-        # a GPU wants one long block, a CPU one that stays in its cache
-        room = BLOCK_BYTES // self.work.itemsize if self.xp is np else self.starts[-1]
-        alone = ALONE_BYTES // self.work.itemsize if self.xp is np else self.starts[-1]
+        # on a GPU parameters are blocks of their own, a CPU wants blocks that stay in its cache
+        room = BLOCK_BYTES // self.work.itemsize if self.xp is np else max(self.starts[-1], 1)
+        alone = ALONE_BYTES // self.work.itemsize if self.xp is np else 1
         cut: list[list[tuple[int, int, int]]] = []
         filled, before = room, -1
         for i in members:
@@ -259,7 +264,7 @@ class Elementwise(Optimizer):
             where = slice(None) if len(some) == len(flat.params) else list(some)
             for name, value in now.items():
                 flat.buffers[name][where] = value
-            self._run(group, flat, some, grads, list(slots), c)
+            self._run(group, flat, some, grads, list(slots), c, now.get("step"))
         for i in flat.loose:
             flat.arrays[i][...] = flat.views[i].view(flat.dtype).reshape(flat.shapes[i])
         for i in members:
@@ -304,8 +309,11 @@ class Elementwise(Optimizer):
         grads: list[Any],
         slots: list[str],
         c: Any,
+        step: float | None,
     ) -> None:
         xp, update = flat.xp, self.update
+        if xp is not np and fused.run(self, group, flat, some, grads, slots, c, step):
+            return
         maximize = group.get("maximize", False)
         decay = (
             number(group.get("weight_decay", 0))

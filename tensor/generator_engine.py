@@ -31,6 +31,17 @@ class Engine:
     Safe to share between threads as far as every word is used once; which thread gets which is then chance.
     """
 
+    def __new__(cls, device: Any = "cpu") -> Any:
+        """`Generator("cuda")` is the GPU's kind, where there is a GPU."""
+        if str(device).startswith("cuda"):
+            from .backend.cuda import runtime
+
+            if runtime.device_count():
+                from .backend.cuda import random
+
+                return random.Generator(random.check_index(random.device_index(device)))
+        return super().__new__(cls)
+
     def __init__(self, device: Any = "cpu") -> None:
         if str(device) != "cpu":
             raise RuntimeError(

@@ -120,7 +120,10 @@ def get_default_device() -> Any:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Takes PyTorch's "highest", "high" and "medium"; products are always computed in full float32."""
+    """How exact float32 matrix products are: "highest", or "high" and "medium", which let GPUs use TF32.
+
+    On the CPU they are always computed in full float32.
+    """
     if precision not in ("highest", "high", "medium"):
         raise RuntimeError(
             f"[set_float32_matmul_precision] must be 'highest', 'high' or 'medium', came {precision!r}"

@@ -605,7 +605,7 @@ def _memcpy(dst: int, src: int, size: int, kind: int, stream: int) -> None:
         if memory is not None:
             assert ptr + size <= memory.ptr + memory.size, "memcpy past the end of an allocation"
             into.append(memory)
-    launch("memcpy", reads, writes, lambda: ctypes.memmove(dst, src, size))
+    launch("memcpy", reads, writes, lambda: ctypes.memmove(dst, src, size), on=machine.stream_at(stream))
 
 
 def _memset(ptr: int, value: int, size: int, stream: int) -> None:
@@ -613,7 +613,7 @@ def _memset(ptr: int, value: int, size: int, stream: int) -> None:
 
     memory = machine.memory_at(ptr)
     assert memory is not None and ptr + size <= memory.ptr + memory.size, "memset outside of an allocation"
-    launch("memset", [], [memory], lambda: ctypes.memset(ptr, value, size))
+    launch("memset", [], [memory], lambda: ctypes.memset(ptr, value, size), on=machine.stream_at(stream))
 
 
 _allocator: list[Any] = []
@@ -731,6 +731,7 @@ def _cuda(devices: int, kernels: Any) -> types.ModuleType:
         get_elapsed_time=lambda a, b: 0.0,
         is_available=lambda: True,
         function=types.SimpleNamespace(Module=kernels.Module),
+        nvrtc=kernels.Nvrtc(),
         ExternalStream=lambda ptr, device_id=-1: machine.state.stream,
     )
     null = machine.null_stream(0)
@@ -741,6 +742,8 @@ def _cuda(devices: int, kernels: Any) -> types.ModuleType:
 @contextmanager
 def installed(devices: int = 1) -> Iterator[Any]:
     """The fake in CuPy's place, with the backend loaded on it; all is undone at the end."""
+    import fakecuda_kernels as kernels
+
     import ringgrad  # noqa: F401
     from ringgrad.autograd import engine, op
     from ringgrad.autograd.engine import array_namespace
@@ -754,6 +757,10 @@ def installed(devices: int = 1) -> Iterator[Any]:
     sys.modules["cupy"], sys.modules["cupy.cuda"] = cupy, cupy.cuda
     runtime._found.clear()
     forget = _backend_state()
+    if kernels.compiler() is not None:
+        from ringgrad.tensor.backend.cuda import cublaslt
+
+        cublaslt._library[:] = [kernels.CublasLt()]
     try:
         runtime.load()
         yield cupy

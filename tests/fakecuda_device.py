@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class State:
         self.limit: int | None = None
         self.live: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
         self.capturing: Stream | None = None
+        self.relaxed = False
 
     @property
     def device(self) -> int:
@@ -58,6 +59,12 @@ class State:
 
 state = State()
 _null: dict[int, Stream] = {}
+_streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
+
+
+def stream_at(ptr: int) -> Stream:
+    """The stream of a handle; 0 is the current device's null stream."""
+    return null_stream(state.device) if ptr == 0 else _streams[ptr]
 
 
 def reset(devices: int = 1) -> None:
@@ -160,6 +167,8 @@ class MemoryPool:
                 device_id=state.device, size=size, mem_size=size, mem_ptr=memory.ptr, pmem_id=0
             )
         memory.hooks = list(state.local.hooks)
+        if state.capturing is not None:  # a graph's pool stays as it was, whatever the arrays do
+            state.capturing.graph.append(memory)
         return MemoryPointer(memory, 0)
 
     def used_bytes(self) -> int:
@@ -199,6 +208,7 @@ class Stream:
         self.now = 0
         self.knows: dict[int, int] = {}
         self.graph: list[Any] | None = None
+        _streams[self.ptr] = self
 
     def use(self) -> Stream:
         state.local.__dict__.setdefault("streams", {})[state.device] = self
@@ -217,7 +227,8 @@ class Stream:
         return True
 
     def synchronize(self) -> None:
-        forbid("a stream was synchronised")
+        if self.graph is not None or not state.relaxed:
+            forbid("a stream was synchronised")
         learn(state.host, {**self.knows, self.id: self.now})
 
     def record(self, event: Any = None) -> Any:
@@ -236,7 +247,7 @@ class Stream:
         assert self.ptr != 0, "cudaErrorStreamCaptureUnsupported: the null stream cannot be captured"
         forbid("a second capture was begun")
         self.graph = []
-        state.capturing = self
+        state.capturing, state.relaxed = self, mode == 2
 
     def end_capture(self) -> Graph:
         assert state.capturing is self, "end_capture on another stream than begin_capture"
@@ -280,6 +291,15 @@ class Event:
         learn(state.host, self.clock)
 
 
+class Work(NamedTuple):
+    """A recorded piece of work."""
+
+    name: str
+    reads: list[Any]
+    writes: list[Any]
+    job: Any
+
+
 class Graph:
     """Recorded work, done again at each launch."""
 
@@ -287,18 +307,41 @@ class Graph:
         self.work = work
 
     def launch(self, stream: Any = None) -> None:
-        for job in self.work:
-            job()
+        forbid("a graph was launched")
+        stream = state.stream if stream is None else stream
+        for work in self.work:
+            if isinstance(work, Work):
+                touch(work.name, stream, work.reads, work.writes)
+                work.job()
 
     def upload(self, stream: Any = None) -> None:
         pass
 
 
-def launch(name: str, reads: list[Any], writes: list[Any], job: Any, replay: bool = True) -> Any:
-    """Does a piece of work on the current stream, after checking that it may touch its memory there."""
-    stream = state.stream
-    stream.now += 1
+def launch(
+    name: str, reads: list[Any], writes: list[Any], job: Any, replay: bool = True, on: Stream | None = None
+) -> Any:
+    """Does a piece of work on a stream, the current one, after checking that it may touch its memory there.
+
+    While a graph is captured the work is kept for the replays instead, and not done.
+    """
+    stream = state.stream if on is None else on
     state.launches.append(name)
+    if state.capturing is not None:
+        if stream.graph is not None:
+            if replay:
+                stream.graph.append(Work(name, reads, writes, job))
+            return None
+        if name == "memcpy" and state.relaxed:
+            return job()  # on a stream that is not captured
+        raise CaptureError(f"{name} was queued on a stream that is not being captured")
+    touch(name, stream, reads, writes)
+    return job()
+
+
+def touch(name: str, stream: Stream, reads: list[Any], writes: list[Any]) -> None:
+    """Notes a use of memory on a stream; RaceError where the stream has not waited for others' uses."""
+    stream.now += 1
     learn(stream.knows, state.host)
     if stream.blocking:  # the null stream and blocking ones order each other
         for other in [*_null.values()]:
@@ -313,12 +356,6 @@ def launch(name: str, reads: list[Any], writes: list[Any], job: Any, replay: boo
         memory.readers[stream.id] = stream.now
     for memory in writes:
         memory.writer, memory.readers = (stream.id, stream.now), {}
-    if state.capturing is not None:
-        if stream.graph is None:
-            raise CaptureError(f"{name} was queued on a stream that is not being captured")
-        if replay:
-            stream.graph.append(job)
-    return job()
 
 
 def _after_writer(name: str, stream: Stream, memory: Any) -> None:

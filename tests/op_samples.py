@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ringgrad.tensor.philox import Draw
+
 
 class A(NamedTuple):
     """An array to be made: its shape, values in [low, high], memory layout, and kind.
@@ -660,6 +662,7 @@ SAMPLES["contract"] = [
     S(A((3,)), A((4,), seed=1), left="i", right="j", out="ij"),
     S(layouts[0], layouts[1], left="ij", right="ij", out=""),
 ]
+SAMPLES["counted_dropout"] = [S(A(), p=0.3, draw=Draw(7, 2)), S(A((5, 8)), p=0.5, draw=Draw(2**63, 1))]
 SAMPLES["copy_to"] = [S(A(), device="cpu"), S(A((2, 5), layout="strided"), device="cpu")]
 SAMPLES["masked_scatter"] = [S(M, A((12,), seed=1), mask=_MASK)]
 

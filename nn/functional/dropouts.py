@@ -10,6 +10,7 @@ from ...autograd.inplace import apply_inplace
 from ...tensor import Tensor
 from ...tensor.ops import dropout as draws
 from ...tensor.ops import pointwise
+from ...tensor.random import default_generator
 
 
 def _probability(name: str, p: float) -> None:
@@ -21,8 +22,20 @@ def _scaled(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: boo
     """Noise of the given shape; by default of the input's, in the order of its memory."""
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
+    if input.is_cuda:
+        return _on_gpu(input, p, shape, inplace)
     drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, draws.as_drawn)
     noise = wrap(placed(draws.dropout_noise(drawn, p, input.array.dtype)))
+    return apply_inplace(pointwise.mul, input, noise) if inplace else input * noise
+
+
+def _on_gpu(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: bool) -> Tensor:
+    """Drawn on the GPU, by counting (tensor/philox.py): no noise is stored, the gradient draws it again."""
+    draw = default_generator(input).next_draw()
+    if shape is None:
+        act = draws.counted_dropout
+        return apply_inplace(act, input, p=p, draw=draw) if inplace else act(input, p=p, draw=draw)
+    noise = draws.counted_dropout(input.new_ones(shape), p=p, draw=draw)
     return apply_inplace(pointwise.mul, input, noise) if inplace else input * noise
 
 
@@ -77,6 +90,8 @@ def _alpha(input: Tensor, p: float, shape: tuple[int, ...] | None, inplace: bool
     """Dropped elements go to selu's negative limit, then mean and variance are restored (arXiv:1706.02515)."""
     if p == 1:
         return apply_inplace(pointwise.mul, input, 0) if inplace else input * 0
+    if input.is_cuda:
+        return _on_gpu(input, p, shape, inplace)
     dtype = input.array.dtype
     drawn, placed = draws.in_memory_order(input.array) if shape is None else (shape, draws.as_drawn)
     kept = placed(draws.generator.default_generator.bernoulli(1.0 - p, drawn, dtype))

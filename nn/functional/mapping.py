@@ -17,6 +17,7 @@ from ...tensor.ops import embedding as _embedding
 from ...tensor.ops import index as _index
 from ...tensor.ops import linear as _linear
 from ...tensor.ops import pointwise, shape
+from .dropouts import dropout
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -141,9 +142,12 @@ def scaled_dot_product_attention(
     if dropout_p > 0:
         drawn = (*query.array.shape[:-1], key.array.shape[-2])
         dtype = query.array.dtype
-        keep = wrap(
-            np.zeros(drawn, dtype) if dropout_p == 1 else _dropout.dropout_noise(drawn, dropout_p, dtype)
-        )
+        if query.is_cuda:
+            keep = dropout(query.new_ones(drawn), dropout_p)
+        else:
+            keep = wrap(
+                np.zeros(drawn, dtype) if dropout_p == 1 else _dropout.dropout_noise(drawn, dropout_p, dtype)
+            )
     factor = 1 / math.sqrt(query.array.shape[-1]) if scale is None else scale
     return _attention.attention(query, key, value, attn_mask, keep, causal=is_causal, scale=factor)
 

@@ -53,6 +53,8 @@ def get_total_norm(
     norm_type: the order, "inf" for the largest size. foreach: PyTorch's choice of implementation, without effect.
     """
     held = _tensors("get_total_norm", tensors)
+    if held and float(norm_type) == 2 and held[0].is_cuda and not error_if_nonfinite and _one_kind(held):
+        return _on_gpu(held, math.inf)
     return wrap(_checked_norm([t.array for t in held], float(norm_type), error_if_nonfinite))
 
 
@@ -80,9 +82,35 @@ def clip_grad_norm_(
     error_if_nonfinite: raises RuntimeError where the norm is NaN or infinite.
     """
     gradients = _gradients("clip_grad_norm_", parameters)
+    if (
+        gradients
+        and norm_type == 2
+        and gradients[0].is_cuda
+        and not error_if_nonfinite
+        and _one_kind(gradients)
+    ):
+        return _on_gpu(gradients, max_norm)
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
     _scale(gradients, max_norm, total)
     return total
+
+
+def _one_kind(tensors: list[Any]) -> bool:
+    """Whether the norm's kernel takes these tensors."""
+    from ...tensor.backend.cuda import kernel
+
+    arrays = [t.array for t in tensors]
+    return kernel.suffix(*arrays) is not None and kernel.contiguous(*arrays) and all(a.size for a in arrays)
+
+
+def _on_gpu(tensors: list[Any], most: float) -> Any:
+    """The norm, and the clipping, without the host waiting for it."""
+    from ...tensor.backend.cuda import pieces
+
+    norm = pieces.clip([t.array for t in tensors], most)
+    for t in tensors if most != math.inf else ():
+        t._version[0] += 1
+    return wrap(norm.astype(tensors[0].array.dtype, copy=False))
 
 
 def clip_grads_with_norm_(
@@ -94,6 +122,8 @@ def clip_grads_with_norm_(
 
 def _scale(gradients: list[Any], max_norm: float, total_norm: Any) -> None:
     total = total_norm.array if isinstance(total_norm, Variable) else np.float32(total_norm)
+    if gradients and gradients[0].is_cuda and isinstance(total_norm, Variable):
+        total = total_norm.cpu().array
     _shrink([g.array for g in gradients], float(max_norm), total)
     for g in gradients:
         g._version[0] += 1

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import Any
 
-matmul = SimpleNamespace(
-    allow_tf32=False, allow_fp16_reduced_precision_reduction=True, allow_bf16_reduced_precision_reduction=True
-)
+from ..tensor import settings
+
+
+class _Matmul:
+    """Settings of matrix products on GPUs; sums are always taken in float32."""
+
+    allow_fp16_reduced_precision_reduction = allow_bf16_reduced_precision_reduction = False
+
+    @property
+    def allow_tf32(self) -> bool:
+        """Whether float32 products may round their inputs to 10 bits, as set_float32_matmul_precision("high") lets."""
+        return settings.get_float32_matmul_precision() != "highest"
+
+    @allow_tf32.setter
+    def allow_tf32(self, allow: bool) -> None:
+        settings.set_float32_matmul_precision("high" if allow else "highest")
+
+
+matmul = _Matmul()
 
 
 def is_built() -> bool:
     """Whether a CUDA backend is part of this installation."""
-    return False
+    return True
 
 
 def sdp_kernel(*args: Any, **kwargs: Any) -> nullcontext[None]:

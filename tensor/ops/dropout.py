@@ -1,4 +1,4 @@
-"""What dropout multiplies with, drawn as PyTorch draws it."""
+"""What dropout multiplies with, drawn as PyTorch draws it; on GPUs an op that draws by counting instead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...autograd.engine import ArrayFunction
-from .. import generator
+from ...autograd.op import Op
+from .. import generator, philox
 
 
 @ArrayFunction
@@ -39,3 +40,15 @@ def in_memory_order(array: Any) -> tuple[tuple[int, ...], Callable[[Any], Any]]:
 def channel_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one number for each channel of each sample."""
     return (*shape[:2], *(1 for _ in shape[2:]))
+
+
+def _counted_dropout(xp: Any, x: Any, *, p: float, draw: philox.Draw) -> Any:
+    keep = xp.asarray(philox.kept(x.size, p, draw).reshape(x.shape))
+    return x * keep * x.dtype.type(1 / (1 - p))
+
+
+counted_dropout = Op(
+    "counted_dropout",
+    _counted_dropout,
+    [lambda ops, g, p, draw: ops.counted_dropout(g, p=p, draw=draw)],
+)

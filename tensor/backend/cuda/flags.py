@@ -14,6 +14,7 @@ from .runtime import load
 
 OPS = {1: "embedding", 2: "cross_entropy"}
 _records: dict[int, Any] = {}
+MACHINE = ("_records",)
 
 
 def pointer() -> int:

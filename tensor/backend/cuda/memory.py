@@ -9,6 +9,7 @@ from .streams import device_index
 
 _peaks: dict[int, int] = {}
 _hooks: list[Any] = []
+MACHINE = ("_peaks", "_hooks")
 
 
 def _at(device: Any) -> Any:

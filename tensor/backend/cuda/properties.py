@@ -23,6 +23,7 @@ class Properties(NamedTuple):
 
 
 _known: dict[int, Properties] = {}
+MACHINE = ("_known",)
 
 
 def of(device: Any = None) -> Properties:

@@ -15,6 +15,7 @@ from .runtime import load
 
 HOST_TO_DEVICE, DEVICE_TO_HOST, DEVICE_TO_DEVICE = 1, 2, 3
 _in_flight: deque[tuple[Any, Any]] = deque()  # (event after the copy, what it reads or writes)
+MACHINE = ("_in_flight",)
 
 
 def to_device(array: Any, index: int, non_blocking: bool = False) -> Any:
