@@ -157,6 +157,19 @@ class Variable:
         return data.requires_grad_() if requires_grad else data
 
 
+class set_multithreading_enabled:
+    """Accepted, as a call or a context manager: backward runs in the thread that calls it."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
 __all__ = [
     "Function",
     "Variable",
@@ -174,6 +187,7 @@ __all__ = [
     "queue_callback",
     "set_detect_anomaly",
     "set_grad_enabled",
+    "set_multithreading_enabled",
 ]
 
 
@@ -181,7 +195,7 @@ from .gradcheck import gradcheck, gradgradcheck  # noqa: E402  (they use grad, a
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("functional", "profiler"):
+    if name in ("forward_ad", "functional", "graph", "profiler"):
         import importlib
 
         return importlib.import_module(f".{name}", __name__)

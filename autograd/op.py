@@ -49,6 +49,8 @@ class Op:
     view      whether the output shares the input's memory; None: look
     analytic  whether the op on complex numbers is differentiable as such: then its rules, written for real numbers,
               hold between conjugates
+    remake    whether an output that was overwritten is computed again when backward needs it (PyTorch keeps something
+              else than the output there, so its users write over it); the rules must keep all inputs
     half      what to do with 16-bit floats: "float32" computes in float32 and rounds once, "native" does not; "weak"
               does not either, and takes numbers beside arrays as Python's
     """
@@ -66,6 +68,7 @@ class Op:
         view: bool | None = False,
         broadcast: bool = False,
         analytic: bool = False,
+        remake: bool = False,
         half: str = "float32",
         prepare: Callable[..., Any] | None = None,
         hint: str = "",
@@ -76,7 +79,7 @@ class Op:
         self.rules: Sequence[Callable[..., Any] | None] = () if callable(rules) else rules
         self.backward, self.composite, self.extras = backward, composite, extras
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
-        self.analytic = analytic
+        self.analytic, self.remake = analytic, remake
         self.prepare, self.hint, self.onnx = prepare, hint, onnx
         self.declared = self  # a backend's variant names the op that it stands for
         code = forward.__code__
@@ -433,12 +436,24 @@ class OpNode(Node):
             )
         for counter, version, name in self.versions:
             if counter[0] != version:
+                if name == "y" and self.op.remake:
+                    self._remake()
+                    continue
                 made = f" (called at {self.where})" if self.where else ""
                 raise RuntimeError(
                     f"[{self.op.name}] what backward needs must not be overwritten: {name!r}{made} is at version"
                     f" {counter[0]} and was saved at version {version}; last written by {counter[1]}."
                     " An in-place operation changed it: use the out-of-place form there, or clone() before"
                 )
+
+    def _remake(self) -> None:
+        op, saved = self.op, self.saved
+        code = op.forward.__code__
+        keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        inputs = [saved[name] for name in op.inputs]
+        xp = array_namespace[type(inputs[0])]
+        saved["y"] = op.forward(xp, *inputs, **{name: saved[name] for name in keywords})
+        self.versions = [kept for kept in self.versions if kept[2] != "y"]
 
     def vjp(self, g: Any, create: bool) -> list[Any]:
         saved, op = self.saved, self.op

@@ -867,6 +867,22 @@ class GradFn:
                 found.append((GradFn(edge.node), edge.index) if edge.kind == OUTPUT else (GradFn(edge), 0))
         return tuple(found)
 
+    def __getattr__(self, name: str) -> Any:
+        """`_saved_self`, `_saved_other`, `_saved_result` and `_saved_` before a keyword: what backward will use."""
+        op, saved = getattr(self.node, "op", None), getattr(self.node, "saved", None)
+        if name.startswith("_saved_") and op is not None:
+            if saved is None:
+                raise RuntimeError(
+                    f"[grad_fn] what {op.name} saved must not be freed yet, came {name} after backward"
+                )
+            own = dict(zip(("self", "other"), op.inputs)) | {"result": "y"}
+            key = own.get(name[len("_saved_") :], name[len("_saved_") :])
+            if key in saved:
+                value = saved[key]
+                value = value.unpack(value.kept) if hasattr(value, "unpack") else value
+                return wrap(value) if type(value) in array_namespace else value
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GradFn) and self.node is other.node
 

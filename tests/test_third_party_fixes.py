@@ -89,3 +89,32 @@ def test_random_fills_in_the_order_of_memory(order: tuple[int, ...], step: int) 
     for name in ("rand_like", "randn_like"):
         same(lambda t: getattr(t, name)(t.zeros(3, 6, 7).permute(*order)[..., ::step]))  # noqa: B023
     same(lambda t: t.randint_like(t.zeros(3, 6, 7).permute(*order)[..., ::step], 9))
+
+
+def test_cross_product_of_two_vectors() -> None:
+    same(lambda t: t.cross(t.randn(3), t.randn(3), dim=0))
+    same(lambda t: t.linalg.cross(t.randn(4, 3), t.randn(4, 3)))
+
+
+def test_names_of_tutorials() -> None:
+    import ringgrad.functional
+    from ringgrad.utils.benchmark import Compare, Timer
+
+    assert ringgrad.functional.einsum is ringgrad.einsum
+    with ringgrad.backends.cudnn.flags(enabled=True, deterministic=True):
+        assert ringgrad.backends.cudnn.deterministic
+    assert not ringgrad.backends.cudnn.deterministic
+    timer = Timer("x + y", setup="y = x * 2", globals={"x": ringgrad.ones(3)}, label="add")
+    once, often = timer.timeit(20), timer.blocked_autorange(min_run_time=0.01)
+    assert once.mean > 0 and often.median > 0 and often.iqr >= 0
+    assert "add" in repr(once) and "Median" in repr(often) and str(Compare([once, often])).count("add") == 2
+
+
+def test_tensors_are_swapped() -> None:
+    for t in (torch, ringgrad):
+        a, b = t.nn.Parameter(t.ones(2)), t.zeros(3)
+        b.note = "b"
+        one = a
+        t.utils.swap_tensors(a, b)
+        assert one.tolist() == [0, 0, 0] and one.note == "b" and type(one) is t.Tensor
+        assert isinstance(b, t.nn.Parameter) and b.requires_grad and not one.requires_grad

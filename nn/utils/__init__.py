@@ -14,7 +14,7 @@ from .vectors import parameters_to_vector, vector_to_parameters
 
 
 def __getattr__(name: str) -> object:
-    if name in ("parametrize", "parametrizations"):
+    if name in ("parametrize", "parametrizations", "prune"):
         import importlib
 
         return importlib.import_module(f".{name}", __name__)

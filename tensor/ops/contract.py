@@ -85,7 +85,7 @@ def _cross(xp: Any, a: Array, b: Array, *, dim: int) -> Array:
     p, q, out = (xp.moveaxis(t, dim, 0) for t in (a, b, y))
     for i in range(3):
         j, k = (i + 1) % 3, (i + 2) % 3
-        xp.multiply(p[j], q[k], out=out[i])
+        xp.multiply(p[j], q[k], out=out[i, ...])  # the dots keep an array where a and b have one dimension
         out[i] -= p[k] * q[j]
     return y
 

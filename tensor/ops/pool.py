@@ -112,6 +112,7 @@ max_pool = Op(
             g, x, y, kernel=kernel, stride=stride, padding=padding, dilation=dilation
         )
     ],
+    remake=True,
     onnx="MaxPool",
 )
 max_pool_adjoint = Op(

@@ -53,10 +53,17 @@ polygamma = Op(
     prepare=_polygamma_prepare,
 )
 zeta = binary("zeta", lambda xp, a, b: gamma.zeta(xp, a, b).astype(xp.asarray(a).dtype), least=2)
+
+
+def _erfinv_rule(ops: Any, g: Any, x: Any) -> Any:
+    y = ops.erfinv(x)  # not kept: PyTorch's users may write over the result
+    return g * ops.exp(y * y) * (SQRT_PI / 2)
+
+
 erfinv = unary(
     "erfinv",
     _rounded(gamma.erfinv, single=gamma.erfinv_single),
-    lambda ops, g, y: g * ops.exp(y * y) * (SQRT_PI / 2),
+    _erfinv_rule,
     floating=True,
 )
 erfc = unary(
