@@ -3,20 +3,28 @@
 A LightningModule says what a step is, a Trainer runs the steps, callbacks and loggers look on; docs/training.md.
 """
 
-from . import callbacks, loggers, metrics
+from . import callbacks, loggers, metrics, strategies
 from .callbacks import Callback
 from .datamodule import LightningDataModule
 from .module import LightningModule
 from .seeding import seed_everything
+from .signals import SLURMEnvironment
 from .trainer import Trainer
 
 __all__ = [
     "Callback",
     "LightningDataModule",
     "LightningModule",
+    "SLURMEnvironment",
     "Trainer",
     "callbacks",
+    "cli_lightning_logo",
     "loggers",
     "metrics",
     "seed_everything",
+    "strategies",
 ]
+
+
+def cli_lightning_logo() -> None:
+    """Lightning's examples print its logo with this; here it prints nothing."""

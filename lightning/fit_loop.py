@@ -95,6 +95,9 @@ class FitLoop:
         t.hooks("on_train_start")
         with enable_grad():
             while not self._done():
+                every = t.reload_dataloaders_every_n_epochs
+                if every and self.epoch and self.epoch % every == 0 and self.resumed is None:
+                    self.prepare(t.given["train"], t.given["val"])
                 if self.run_epoch():
                     self.epoch += 1
         t.hooks("on_train_end")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from .loggers import CSVLogger, Logger
 from .module import LightningModule
 from .optimizers import LightningOptimizer, SchedulerConfig, configured
 from .precision import Precision
+from .profilers import profiler_of
 from .results import Results
 from .signals import Signals, SLURMEnvironment, hpc_path
 from .strategies import strategy_of
@@ -29,8 +31,11 @@ class Trainer:
 
     max_epochs: default 1000 unless max_steps or max_time is given, -1 for no end; max_time: "DD:HH:MM:SS", a
     timedelta or a dict. devices: workers of a host, "auto" for as many as the launcher (mpirun, srun, ringrun,
-    torchrun) started. precision: "32", "64" or "bf16-mixed". limit_*_batches, overfit_batches: a number of batches
-    or a share as a float. val_check_interval: validate after so many batches, or a share of the epoch.
+    torchrun) started. precision: "32", "64", "bf16-mixed" or "16-mixed". limit_*_batches, overfit_batches: a number
+    of batches, or a share as a float. val_check_interval: validate after so many batches, or a share of the epoch.
+    on_nan: "raise" names rank and step of a loss that is not finite, "ignore" trains on. reproducible: shards of a
+    batch for the same bits on any number of workers. profiler: "simple", "advanced" or "pytorch".
+    reload_dataloaders_every_n_epochs: asks for the loaders anew. barebones: nothing but training.
     fast_dev_run: one batch (or that many) of everything, without loggers and checkpoints. logger: True (CSV files
     under default_root_dir/lightning_logs), False, or loggers. deterministic, benchmark: taken, and change nothing.
     """
@@ -72,6 +77,11 @@ class Trainer:
         detect_anomaly: bool = False,
         on_nan: str = "raise",
         reproducible: int | None = None,
+        profiler: Any = None,
+        inference_mode: bool = True,
+        reload_dataloaders_every_n_epochs: int = 0,
+        sync_batchnorm: bool = False,
+        barebones: bool = False,
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -92,6 +102,17 @@ class Trainer:
         )
         if max_epochs is None and max_steps == -1 and max_time is None:
             max_epochs = 1000
+        if barebones:  # only what trains: for measuring
+            logger, enable_checkpointing, enable_progress_bar, enable_model_summary = (
+                False,
+                False,
+                False,
+                False,
+            )
+            num_sanity_val_steps, log_every_n_steps = 0, 0
+        self.profiler, self.inference_mode = profiler_of(profiler), inference_mode
+        self.reload_dataloaders_every_n_epochs = reload_dataloaders_every_n_epochs
+        self.sync_batchnorm, self.barebones = sync_batchnorm, barebones
         self.fast_dev_run = int(fast_dev_run)
         if self.fast_dev_run:
             max_steps, max_epochs, num_sanity_val_steps = self.fast_dev_run, 1, 0
@@ -172,6 +193,9 @@ class Trainer:
         """
         _check_model(model, "fit", ("training_step", "configure_optimizers"))
         train_dataloaders, datamodule = _data(train_dataloaders, val_dataloaders, datamodule, "fit")
+        for callback in list(self.callbacks):  # those that look for something before, such as a learning rate
+            if (before_fit := getattr(callback, "before_fit", None)) is not None:
+                before_fit(self, model, train_dataloaders, datamodule)
         self.should_stop = False
         self.given = {"train": train_dataloaders, "val": val_dataloaders}
         self._run("fit", model, datamodule, ckpt_path, self._fit)
@@ -237,12 +261,17 @@ class Trainer:
                 if part is not None:
                     part.setup(*args, stage)
             model.configure_model()
+            if self.sync_batchnorm and self.world_size > 1:
+                from ..distributed.sync_batch_norm import SyncBatchNorm
+
+                SyncBatchNorm.convert_sync_batchnorm(model)
             self.precision.convert_module(model)
             self.ckpt_path = self._checkpoint_path(ckpt_path)
             if self.ckpt_path is not None:
                 self.checkpoint = checkpoints.read(self.ckpt_path)
                 checkpoints.restore_module(self, self.checkpoint)
-            out = body()
+            with self._profiled(stage):
+                out = body()
             for part, args in ((datamodule, ()), *((c, (self, model)) for c in self.callbacks), (model, ())):
                 if part is not None:
                     part.teardown(*args, stage)
@@ -372,6 +401,20 @@ class Trainer:
         if values and self.is_global_zero:
             for logger in self.loggers:
                 logger.log_hyperparams(values)
+
+    @contextlib.contextmanager
+    def _profiled(self, stage: str) -> Iterator[None]:
+        if self.profiler is None:
+            yield
+            return
+        undo = self.profiler.watch(self._module, self.hooks)
+        try:
+            with self.profiler.running():
+                yield
+        finally:
+            undo()
+        if self.is_global_zero:
+            self.profiler.tell(stage)
 
     def _anomalies(self) -> Any:
         from ..autograd import set_detect_anomaly

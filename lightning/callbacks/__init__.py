@@ -5,6 +5,7 @@ from .averaging import EMA, EMAWeightAveraging, StochasticWeightAveraging, Weigh
 from .callback import Callback
 from .device_stats import DeviceStatsMonitor
 from .early_stopping import EarlyStopping
+from .finders import BatchSizeFinder, LearningRateFinder
 from .html_report import HTMLReport
 from .lambda_function import LambdaCallback
 from .lr_monitor import LearningRateMonitor
@@ -21,6 +22,7 @@ ProgressBar = RichProgressBar
 
 __all__ = [
     "EMA",
+    "BatchSizeFinder",
     "Callback",
     "DeviceStatsMonitor",
     "EMAWeightAveraging",
@@ -28,6 +30,7 @@ __all__ = [
     "GradientAccumulationScheduler",
     "HTMLReport",
     "LambdaCallback",
+    "LearningRateFinder",
     "LearningRateMonitor",
     "ModelCheckpoint",
     "ModelSummary",
