@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 # name: (function that takes the arguments and returns an exit code, what the help says of it)
 COMMANDS = {
+    "checkpoint": ("ringgrad.checkpoints:main", "verify, inspect or convert checkpoints"),
     "doctor": ("ringgrad.distributed.doctor:main", "look for what is wrong with this machine or job, and how to mend it"),
     "run": ("ringgrad.launch.cli:main", "start workers on this host; the same as ringrun"),
 }
