@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import Variable, array_namespace, wrap
 from .group import Group
 
 FIRST_BUCKET_BYTES = 1 << 20  # small, so that communication starts early where it has a core of its own
@@ -30,11 +30,14 @@ class Bucket:
     ) -> None:
         self.index, self.parameters = index, list(parameters)
         size = sum(p.array.size for _, p in parameters)
-        self.flat = group.empty(-(-size // multiple) * multiple, parameters[0][1].array.dtype)
+        first = parameters[0][1].array
+        xp = array_namespace[type(first)]
+        make = group.empty if xp is np else xp.empty
+        self.flat = make(-(-size // multiple) * multiple, first.dtype)
         self.flat[size:] = 0
         self.homes = self.views(self.flat)
-        first, last = parameters[0][0], parameters[-1][0]
-        self.label = f"gradients of bucket {index}: {first}" + (f" .. {last}" if len(parameters) > 1 else "")
+        begin, last = parameters[0][0], parameters[-1][0]
+        self.label = f"gradients of bucket {index}: {begin}" + (f" .. {last}" if len(parameters) > 1 else "")
         self.waiting: set[int] = set()  # positions whose gradient has yet to come in this backward
         self.work: Any = None  # the reduction under way: a Work, or the Future of a hook
         self.reset()
@@ -125,7 +128,7 @@ def _broadcast_run(group: Group, tensors: Sequence[Any], root: int) -> None:
     if len(arrays) == 1 and arrays[0].flags.c_contiguous:
         group.broadcast(arrays[0], root)
     else:
-        flat = np.concatenate([a.reshape(-1) for a in arrays])
+        flat = array_namespace[type(arrays[0])].concatenate([a.reshape(-1) for a in arrays])
         group.broadcast(flat, root)
         at = 0
         for array in arrays:

@@ -76,6 +76,7 @@ class Group:
         self.rank = 0 if transport is None else self.members.index(transport.rank)
         self.size = len(self.members)
         self._error: BaseException | None = None
+        self._device: Any = None
         self._stepwise = False
         self._costs: Costs | None = None
         self._next_number = number + CHANNELS_PER_GROUP
@@ -95,6 +96,8 @@ class Group:
         self, array: np.ndarray, op: str = "sum", *, async_op: bool = False, name: str = ""
     ) -> Work:
         """array = reduction over all ranks, the same bits on each. op: see ReduceOp."""
+        if self._on_gpu(array):
+            return self.on_device.all_reduce(array, op, async_op=async_op, name=name)
         combiner(op, array.dtype)
         flat, back = _writable("all_reduce", array)
         text = _text("all_reduce", flat.dtype, flat.size, op, name)
@@ -111,12 +114,16 @@ class Group:
     def broadcast(self, array: np.ndarray, root: int = 0, *, async_op: bool = False, name: str = "") -> Work:
         """array = root's array."""
         self._check_peer("broadcast", root)
+        if self._on_gpu(array):
+            return self.on_device.broadcast(array, root, async_op=async_op, name=name)
         flat, back = _readable(array) if self.rank == root else _writable("broadcast", array)
         text = _text("broadcast", flat.dtype, flat.size, "", name, root)
         return self._do(text, lambda r, call, pace: r.broadcast(call, flat, root, pace), async_op, back)
 
     def all_gather(self, out: np.ndarray, array: np.ndarray, *, async_op: bool = False) -> Work:
         """out [size * n] = the arrays [n] of all ranks in the order of ranks."""
+        if self._on_gpu(out):
+            return self.on_device.all_gather(out, array, async_op=async_op)
         source, _ = _readable(array)
         target, back = self._blocks("all_gather", out, source)
         text = _text("all_gather", source.dtype, source.size)
@@ -128,6 +135,8 @@ class Group:
         self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False
     ) -> Work:
         """out [n] = reduction over ranks of block `rank` of array [size * n], which keeps its values."""
+        if self._on_gpu(out):
+            return self.on_device.reduce_scatter(out, array, op, async_op=async_op)
         combiner(op, array.dtype)
         source, _ = _readable(array)
         target, back = _writable("reduce_scatter", out)
@@ -321,8 +330,22 @@ class Group:
         if self.transport is not None and self.size > 1:
             self.transport.abort(text)
 
+    @property
+    def on_device(self) -> Any:
+        """The verbs on GPU arrays; made with the first one, by all ranks together."""
+        if self._device is None:
+            from .device import DeviceGroup
+
+            self._device = DeviceGroup(self)
+        return self._device
+
+    def _on_gpu(self, array: Any) -> bool:
+        return self.size > 1 and not isinstance(array, np.ndarray)
+
     def close(self) -> None:
         """End the group's threads. The transport lives on: other groups may use it."""
+        if self._device is not None:
+            self._device.close()
         for talk in self._talks.values():
             talk.lane.close()
         for runner in (self._collective, self._pairs):
@@ -434,12 +457,19 @@ def _interrupted(call: Call, error: BaseException) -> DistributedError:
     return broken
 
 
-def _readable(array: np.ndarray) -> tuple[np.ndarray, None]:
+def _readable(array: Any) -> tuple[np.ndarray, None]:
+    if not isinstance(array, np.ndarray):  # of a GPU: by way of the host
+        array = array.get()
     return np.ascontiguousarray(array).reshape(-1), None
 
 
 def _writable(verb: str, array: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
     """A flat view; or a flat copy, and what writes it back."""
+    if not isinstance(array, np.ndarray):
+        from ..tensor.backend.cuda.runtime import load
+
+        host, target = array.get(), array
+        return host.reshape(-1), lambda: target.__setitem__(Ellipsis, load().asarray(host))
     if not array.flags.writeable:
         raise ValueError(
             f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}"

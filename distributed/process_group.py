@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.engine import array_namespace
 from ..launch.environment import settle
 from . import failure
 from .bootstrap import open_transport, place
@@ -77,8 +78,14 @@ def is_mpi_available() -> bool:
 
 
 def is_nccl_available() -> bool:
-    """False: there is no NCCL transport."""
-    return False
+    """Whether GPU tensors can go between GPUs by NCCL."""
+    from ..tensor.backend.cuda import runtime
+
+    if not runtime.device_count():
+        return False
+    from .transport import nccl
+
+    return nccl.library() is not None
 
 
 def is_torchelastic_launched() -> bool:
@@ -239,7 +246,7 @@ def new_group(ranks: Sequence[int] | None = None, timeout: Any = None, backend: 
 def array_of(value: Any, who: str) -> np.ndarray:
     """The array under a Tensor, or the array itself. Raises TypeError for anything else."""
     array = getattr(value, "array", value)
-    if not isinstance(array, np.ndarray):
+    if type(array) not in array_namespace and not isinstance(array, np.ndarray):
         raise TypeError(f"[{who}] needs a Tensor or a NumPy array, got {type(value).__name__}")
     return array
 

@@ -143,7 +143,10 @@ class Reducer:
         else:
             return
         for bucket in self.buckets:
-            np.multiply(bucket.flat, factor, out=bucket.flat, casting="unsafe")
+            if isinstance(bucket.flat, np.ndarray):
+                np.multiply(bucket.flat, factor, out=bucket.flat, casting="unsafe")
+            else:
+                bucket.flat *= factor
 
     def _follow_order(self) -> None:
         if self._order is None:

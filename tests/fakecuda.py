@@ -683,6 +683,8 @@ def build(devices: int = 1) -> types.ModuleType:
 
 
 def _cuda(devices: int, kernels: Any) -> types.ModuleType:
+    import fakecuda_nccl as nccl
+
     cuda = types.ModuleType("cupy.cuda")
 
     def set_device(index: int) -> None:
@@ -708,6 +710,12 @@ def _cuda(devices: int, kernels: Any) -> types.ModuleType:
         driverGetVersion=lambda: 13000,
         memcpyAsync=_memcpy,
         memsetAsync=_memset,
+        deviceGetPCIBusId=lambda index: f"0000:0{index}:00.0",
+        malloc=lambda size: machine.raw_malloc(size),
+        free=machine.raw_free,
+        ipcGetMemHandle=lambda ptr: ptr.to_bytes(64, "little"),
+        ipcOpenMemHandle=lambda handle, flags=1: int.from_bytes(handle, "little"),
+        ipcCloseMemHandle=lambda ptr: None,
         streamCaptureModeRelaxed=2,
         streamCaptureModeThreadLocal=1,
         CUDARuntimeError=RuntimeError,
@@ -732,6 +740,7 @@ def _cuda(devices: int, kernels: Any) -> types.ModuleType:
         is_available=lambda: True,
         function=types.SimpleNamespace(Module=kernels.Module),
         nvrtc=kernels.Nvrtc(),
+        nccl=nccl,
         ExternalStream=lambda ptr, device_id=-1: machine.state.stream,
     )
     null = machine.null_stream(0)

@@ -150,6 +150,20 @@ def memory_at(ptr: int) -> Memory | None:
     return None
 
 
+_raw: dict[int, Memory] = {}
+
+
+def raw_malloc(size: int) -> int:
+    """cudaMalloc: memory that no pool knows."""
+    memory = Memory(size)
+    _raw[memory.ptr] = memory
+    return memory.ptr
+
+
+def raw_free(ptr: int) -> None:
+    del _raw[ptr]
+
+
 class MemoryPool:
     """Counts what is held; keeps nothing back."""
 

@@ -7,6 +7,7 @@ CuPy's own products cannot be captured into graphs, have no epilogues and do not
 from __future__ import annotations
 
 import ctypes
+import threading
 from ctypes import byref, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ _workspaces: dict[tuple[int, int], Any] = {}
 _library: list[Any] = []
 MACHINE = ("_handles", "_library", "_plans", "_workspaces")
 settings = {"tune": False}
+_lock = threading.Lock()
 
 
 class Algorithm(ctypes.Structure):
@@ -212,29 +214,23 @@ def _fastest(plans: list[Plan], dtype: str, operands: tuple[Matrix, Matrix, Matr
 
 def run(p: Plan, a: int, b: int, d: int, bias: int = 0, aux: int = 0) -> None:
     """Queues a product on the current stream: addresses of both operands, the result, bias and kept input of GELU."""
-    if bias:
-        _set("cublasLtMatmulDescSetAttribute", p.description, BIAS, c_void_p(bias))
-    if aux:
-        _set("cublasLtMatmulDescSetAttribute", p.description, AUX, c_void_p(aux))
     space = workspace()
     stream = int(load().cuda.get_current_stream().ptr)
     left, right, out = p.layouts
-    status = library().cublasLtMatmul(
-        handle(),
-        p.description,
-        byref(p.alpha),
-        c_void_p(a),
-        left,
-        c_void_p(b),
-        right,
-        byref(p.beta),
-        c_void_p(d),
-        out,
-        c_void_p(d),
-        out,
-        byref(p.algorithm),
-        c_void_p(space.data.ptr),
-        c_size_t(WORKSPACE),
-        c_void_p(stream),
-    )
+    operands = (c_void_p(a), left, c_void_p(b), right, byref(p.beta), c_void_p(d), out, c_void_p(d), out)
+    with _lock:  # the addresses of bias and aux stand in the description, which threads share
+        if bias:
+            _set("cublasLtMatmulDescSetAttribute", p.description, BIAS, c_void_p(bias))
+        if aux:
+            _set("cublasLtMatmulDescSetAttribute", p.description, AUX, c_void_p(aux))
+        status = library().cublasLtMatmul(
+            handle(),
+            p.description,
+            byref(p.alpha),
+            *operands,
+            byref(p.algorithm),
+            c_void_p(space.data.ptr),
+            c_size_t(WORKSPACE),
+            c_void_p(stream),
+        )
     _checked("cublasLtMatmul", status)

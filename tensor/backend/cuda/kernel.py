@@ -98,8 +98,9 @@ def function(source: str, name: str) -> Any:
             from . import properties
 
             p = properties.of(index)
-            module = _modules[index, source] = cp.cuda.function.Module()
+            module = cp.cuda.function.Module()
             module.load(cubin(source, f"sm_{p.major}{p.minor}"))
+            _modules[index, source] = module  # whole: another thread may be here, too
         found = _functions[index, name] = module.get_function(name)
     return found
 
