@@ -15,6 +15,7 @@ from . import annotations
 from .compiled import Compiled
 from .door import OptimizedModule, compile
 from .explain import explain
+from .files import SavedProgram, load, save
 from .graph import Graph
 from .torchscript import *  # noqa: F403
 from .torchscript import __all__ as _torchscript
@@ -29,4 +30,15 @@ class _Callable(ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-__all__ = ["Compiled", "Graph", "OptimizedModule", "annotations", "compile", "explain", *_torchscript]
+__all__ = [
+    "Compiled",
+    "Graph",
+    "OptimizedModule",
+    "SavedProgram",
+    "annotations",
+    "compile",
+    "explain",
+    "load",
+    "save",
+    *_torchscript,
+]

@@ -37,7 +37,7 @@ _prepare = registry["linear"].prepare  # another one stands there within autocas
 class Recording:
     """One way the function can go: what must hold, and the program."""
 
-    def __init__(self, tracer: Tracer, reach: Reach) -> None:
+    def __init__(self, tracer: Tracer, reach: Reach, exact: bool = False) -> None:
         start = time.perf_counter()
         self.graph, self.cleared = tracer.graph, tracer.cleared
         self.reach, self.check = reach, reach.compiled()
@@ -46,13 +46,14 @@ class Recording:
         self.owners = {id(owner(t.array)) for t in self.outside}
         self.needs = {v.id: v.tensor._needs for v in self.graph.values.values() if v.kind == "external"}
         self.report: list[Any] = []
-        self.optimized = optimize(self.graph, self.report)
+        self.exact = exact
+        self.optimized = optimize(self.graph, self.report, exact)
         self.bind()
         self.seconds = time.perf_counter() - start
 
     def bind(self) -> None:
         """Makes the program over today's arrays."""
-        self.program = Program(self.optimized, self.cleared)
+        self.program = Program(self.optimized, self.cleared, self.exact)
         self.run = self.program.run
         self.entry = self._entry()
 
@@ -117,8 +118,8 @@ class Entry:
 class Compiled:
     """A function that is traced, and then replayed where that gives the same result."""
 
-    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False) -> None:
-        self.fn, self.fullgraph = fn, fullgraph
+    def __init__(self, fn: Callable[..., Any], fullgraph: bool = False, exact: bool = False) -> None:
+        self.fn, self.fullgraph, self.exact = fn, fullgraph, exact
         self.table: dict[Any, Entry] = {}
         self.recordings = 0
         self.full: str | None = None
@@ -196,7 +197,7 @@ class Compiled:
 
     def _keep(self, entry: Entry, tracer: Tracer, reach: Reach) -> None:
         self.recordings += 1
-        entry.recordings.append(Recording(tracer, reach))
+        entry.recordings.append(Recording(tracer, reach, self.exact))
         entry.before, entry.attempts = None, 0
 
     def _again(self, entry: Entry, why: str, graph: Any) -> None:

@@ -12,10 +12,10 @@ from .compiled import Compiled
 class OptimizedModule(Module):
     """A module whose forward is compiled. `_orig_mod` is the module itself; parameters and attributes are its own."""
 
-    def __init__(self, module: Module, fullgraph: bool) -> None:
+    def __init__(self, module: Module, fullgraph: bool, exact: bool) -> None:
         super().__init__()
         self._orig_mod = module
-        object.__setattr__(self, "_call", Compiled(module, fullgraph))
+        object.__setattr__(self, "_call", Compiled(module, fullgraph, exact))
         self.training = module.training
 
     def forward(self, *args: Any, **kw: Any) -> Any:
@@ -30,7 +30,7 @@ class OptimizedModule(Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
         from copy import deepcopy
 
-        return OptimizedModule(deepcopy(self._orig_mod, memo), self._call.fullgraph)
+        return OptimizedModule(deepcopy(self._orig_mod, memo), self._call.fullgraph, self._call.exact)
 
 
 def compile(
@@ -42,21 +42,24 @@ def compile(
     mode: str | None = None,
     options: dict[str, Any] | None = None,
     disable: bool = False,
+    exact: bool = False,
 ) -> Any:
     """The function or module, compiled: calls alike are replayed from a recording. Also a decorator.
 
     fullgraph: an error instead of a warning where a call has to run eagerly. dynamic, backend, mode and options are
     PyTorch's and change nothing: each shape gets a recording of its own. disable: gives back what came.
+    exact: no kernels that round in another way than eager: the very same bits, somewhat slower.
     """
     if mode is not None and options is not None:
         raise RuntimeError("[compile] mode and options must not both be given")
     if model is None:
-        return lambda fn: compile(fn, fullgraph=fullgraph, disable=disable)
+        return lambda fn: compile(fn, fullgraph=fullgraph, disable=disable, exact=exact)
     if not callable(model):
         raise RuntimeError(f"[compile] a function or module must come, came {type(model).__name__}")
     if disable or isinstance(model, Compiled | OptimizedModule):
         return model
-    return OptimizedModule(model, fullgraph) if isinstance(model, Module) else Compiled(model, fullgraph)
+    kind: Any = OptimizedModule if isinstance(model, Module) else Compiled
+    return kind(model, fullgraph, exact)
 
 
 __all__ = ["OptimizedModule", "compile"]

@@ -24,6 +24,8 @@ def explain(fn: Any) -> str:
                 f" compiled in {recording.seconds * 1e3:.0f} ms"
             )
             lines += [f"  {line}" for line in recording.report]
+            plan = recording.program.plan
+            lines.append(f"  memory: values of {plan.asked:,} bytes in an arena of {plan.peak:,}")
         if entry.eager is not None:
             lines.append(f"runs eagerly: {entry.eager}")
         elif not entry.recordings:

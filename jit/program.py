@@ -16,16 +16,18 @@ import numpy as np
 from ..autograd.engine import array_functions, wrap
 from ..autograd.op import OpNode, low_floats, registry
 from ..tensor import generator
-from .emit import emitters
+from . import kernel_table
 from .graph import Graph, Node, Ref, mapped, refs
-from .memory import Plan
+from .memory import Plan, empty_as
+from .optimizers import step as optimizer_step
+from .passes.simplify import contiguous
 
 
 class Program:
     """The executable form of a graph, bound to today's arrays of its externals."""
 
-    def __init__(self, graph: Graph, cleared: list[Any]) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, cleared: list[Any], exact: bool = False) -> None:
+        self.graph, self.exact = graph, exact
         self.space: dict[str, Any] = {
             "np": np, "wrap": wrap, "ndarray": np.ndarray, "asarray": np.asarray, "copyto": np.copyto,
             "strided": strided, "generator": generator.default_generator,
@@ -122,17 +124,65 @@ class Program:
         self.lines.append(text)
 
     def _emit(self, node: Node) -> None:
-        emit = getattr(self, f"_{node.kind}", None)
-        if emit is None:
-            return emitters[node.kind, node.op](self, node)
-        return emit(node)
+        getattr(self, f"_{node.kind}")(node)
+
+    def _kernel(self, node: Node) -> None:
+        kernel_table.emit(self, node)
+
+    def out(self, id: int) -> str:
+        """The array that a kernel writes: planned, or made anew at each call."""
+        if not self.room(id):
+            value = self.graph.values[id]
+            if contiguous(value):
+                self.line(f"v{id} = np.empty({value.shape}, {self.name_of(value.dtype)})")
+            else:
+                self.line(f"v{id} = {self.name_of(empty_as)}({self.name_of(value)})")
+        return f"v{id}"
+
+    def _shaped(self, id: int, shape: str, turn: Callable[[Any], Any]) -> str:
+        """A view of a value: made now where it is static."""
+        return self.name_of(turn(self.static[id])) if id in self.static else f"v{id}{shape}"
+
+    def flat(self, ref: Ref) -> str:
+        return self._shaped(ref.id, ".reshape(-1)", lambda a: a.reshape(-1))
+
+    def flat_out(self, id: int) -> str:
+        self.out(id)
+        return self.flat(Ref(id))
+
+    def rows(self, ref: Ref) -> str:
+        width = self.graph.values[ref.id].shape[-1]
+        return self._shaped(ref.id, f".reshape(-1, {width})", lambda a: a.reshape(-1, width))
+
+    def rows_out(self, id: int) -> str:
+        self.out(id)
+        return self.rows(Ref(id))
+
+    def channels(self, ref: Ref) -> str:
+        """(N, C, L) of (N, C, ...)."""
+        n, c = self.graph.values[ref.id].shape[:2]
+        return self._shaped(ref.id, f".reshape({n}, {c}, -1)", lambda a: a.reshape(n, c, -1))
+
+    def channels_out(self, id: int) -> str:
+        self.out(id)
+        return self.channels(Ref(id))
+
+    def planes(self, ref: Ref) -> str:
+        """(N * C, H, W) of (N, C, H, W)."""
+        h, w = self.graph.values[ref.id].shape[-2:]
+        return self._shaped(ref.id, f".reshape(-1, {h}, {w})", lambda a: a.reshape(-1, h, w))
+
+    def planes_out(self, id: int) -> str:
+        self.out(id)
+        return self.planes(Ref(id))
+
+    def turned(self, ref: Ref) -> str:
+        """The last two dimensions exchanged."""
+        return self._shaped(ref.id, ".swapaxes(-1, -2)", lambda a: a.swapaxes(-1, -2))
 
     def _op(self, node: Node) -> None:
         op = registry[node.op]
         made = node.outputs
-        special = emitters.get(("op", node.op))
-        if special is not None and not node.writes and special(self, node):
-            return
         if len(made) == 1 and not node.writes and op.view is not False and self._fixed_view(node, op):
             return
         low = any(self.graph.values[i].dtype in low_floats for i in (*node.inputs(), *made))
@@ -186,9 +236,6 @@ class Program:
 
     def _backward(self, node: Node) -> None:
         op = registry[node.op]
-        special = emitters.get(("backward", node.op))
-        if special is not None and special(self, node):
-            return
         kw = node.kw
         dtypes = {self.graph.values[i].dtype.char for i in node.inputs()}
         if op.backward is None or dtypes & set("eEFDg") or any(d not in "fdlqi?bBhHIL" for d in dtypes):
@@ -241,10 +288,8 @@ class Program:
         self.line(f"{leaf}._grad = grad{made}")
 
     def _optimizer(self, node: Node) -> None:
-        emit = emitters.get(("optimizer", node.op))
-        if emit is None or not emit(self, node):
-            self.line(f"{self.name_of(node.payload)}.step()")
-        self.line(f"{self.name_of(node.payload)}._opt_called = True")
+        optimizer = self.name_of(node.payload)
+        self.line(f"{optimizer}.step()" if self.exact else f"{self.name_of(optimizer_step)}({optimizer})")
 
     def _free(self, i: int) -> None:
         gone = [f"v{id}" for id in self.plan.last.get(i, ()) if id not in self.static]

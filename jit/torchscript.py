@@ -119,16 +119,6 @@ class _Unchanged:
 optimized_execution = fuser = strict_fusion = _Unchanged
 
 
-def save(m: Any, f: Any, _extra_files: Any = None) -> None:
-    """TorchScript files are not written."""
-    raise NotImplementedError("[jit.save] TorchScript files are not written: save m.state_dict() with save()")
-
-
-def load(f: Any, map_location: Any = None, _extra_files: Any = None) -> Any:
-    """TorchScript files are not read."""
-    raise NotImplementedError("[jit.load] TorchScript files hold code and are not read: load a state_dict")
-
-
 __all__ = [
     "Attribute",
     "Final",
@@ -143,10 +133,8 @@ __all__ = [
     "is_scripting",
     "is_tracing",
     "isinstance",
-    "load",
     "optimize_for_inference",
     "optimized_execution",
-    "save",
     "script",
     "script_if_tracing",
     "script_method",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "checkpoint": ("ringgrad.checkpoints:main", "verify, inspect or convert checkpoints"),
     "doctor": ("ringgrad.distributed.doctor:main", "look for what is wrong with this machine or job, and how to mend it"),
+    "run-model": ("ringgrad.jit.files:main", "run a program that jit.save wrote, on .npy files"),
     "run": ("ringgrad.launch.cli:main", "start workers on this host; the same as ringrun"),
 }
 

@@ -44,29 +44,34 @@ def step_of(name: str) -> tuple[Any, Any, Any, Any]:
     return step, model, optimizer, data
 
 
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("name", list(MODELS))
-def test_training_compiled_equals_eager(name: str) -> None:
-    """50 steps (fewer of the larger models): losses, norms, weights, gradients, buffers, optimizer state."""
-    steps = 50 if name in ("mlp", "lenet", "dropout", "lstm") else 12
+def test_training_compiled_equals_eager(name: str, exact: bool) -> None:
+    """Losses, norms, weights, gradients, buffers, optimizer state: bit-equal with exact=True, else within rounding.
+
+    Weights after many steps are compared exactly alone: gradients that are 0 but for rounding (a key's bias) are
+    blown up to full steps by Adam.
+    """
+    steps = 50 if exact else 20
     eager, model, optimizer, data = step_of(name)
-    losses = []
-    for i in range(steps):
-        losses.append([t.item() for t in eager(*data(i))])
+    losses = [[t.item() for t in eager(*data(i))] for i in range(steps)]
     step, compiled_model, compiled_optimizer, data = step_of(name)
-    compiled = rg.jit(step)
+    compiled = rg.jit(step, exact=exact)
     for i in range(steps):
         got = [t.item() for t in compiled(*data(i))]
-        np.testing.assert_allclose(got, losses[i], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(got, losses[i], rtol=0 if exact else 2e-4, atol=0 if exact else 1e-6)
     assert compiled.calls["replayed"] == steps - 2, explain(compiled)
+    if not exact:
+        return
     for (key, a), b in zip(model.state_dict().items(), compiled_model.state_dict().values()):
-        np.testing.assert_allclose(a.array, b.array, rtol=2e-3, atol=2e-5, err_msg=key)
+        np.testing.assert_array_equal(a.array, b.array, err_msg=key)
     for p, q in zip(model.parameters(), compiled_model.parameters()):
-        np.testing.assert_allclose(p.grad.array, q.grad.array, rtol=2e-3, atol=2e-5)
-    a, b = optimizer.state_dict()["state"], compiled_optimizer.state_dict()["state"]
-    assert a.keys() == b.keys()
-    for key in a:
-        for what in a[key]:
-            np.testing.assert_allclose(a[key][what].array, b[key][what].array, rtol=2e-3, atol=2e-5)
+        np.testing.assert_array_equal(p.grad.array, q.grad.array)
+    states, others = optimizer.state_dict()["state"], compiled_optimizer.state_dict()["state"]
+    assert states.keys() == others.keys()
+    for key, state in states.items():
+        for what in state:
+            np.testing.assert_array_equal(state[what].array, others[key][what].array)
 
 
 # ---- what may change between calls
@@ -96,7 +101,7 @@ def both(change: Any = None, steps: int = 8, batches: Any = None) -> Any:
     """Eager and compiled side by side, with change(i, model, optimizer) before step i on both."""
     a, model_a, opt_a = linear_step()
     b, model_b, opt_b = linear_step()
-    c = rg.compile(b)
+    c = rg.compile(b, exact=True)
     for i in range(steps):
         if change:
             change(i, model_a, opt_a)
@@ -153,7 +158,7 @@ def test_frozen_and_exchanged_parameters_are_noticed() -> None:
 
     a, model_a, opt_a = linear_step()
     b, model_b, opt_b = linear_step()
-    c = rg.compile(b)
+    c = rg.compile(b, exact=True)
     for i in range(9):
         change(i, model_a, opt_a)
         change(i, model_b, opt_b)

@@ -137,8 +137,8 @@ def test_jit_returns_what_came(untold):
     assert s(2) == 6 and (s.a(), s.b(), s.c()) == (1, 2, 3) and not isinstance(model, rg.jit.ScriptModule)
     assert not rg.jit.is_scripting() and not rg.jit.is_tracing() and rg.jit.annotate(int, 4) == 4
     assert rg.jit.wait(rg.jit.fork(max, 1, 5)) == 5 and rg.jit.isinstance([1], list)
-    with pytest.raises(NotImplementedError, match="state_dict"):
-        rg.jit.load("model.pt")
+    with pytest.raises((OSError, RuntimeError)):
+        rg.jit.load("no_such_program.rg")
     assert rg.fx.wrap("len") == "len" and rg.fx.wrap(abs) is abs
     with pytest.raises(NotImplementedError):
         rg.fx.symbolic_trace(model)

@@ -1,0 +1,273 @@
+"""Fused kernels of the compiled programs: numba, one thread, contiguous float32. Loaded when numba is there.
+
+Kept on disk by numba's cache: compiled once a machine. Exponentials are polynomials that vectorise, with relative
+errors below 2e-7; sums run in several lanes. Results differ from the NumPy bodies by rounding alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
+kernel = njit(cache=True, fastmath=FAST, error_model="numpy")
+inner = njit(inline="always", fastmath=FAST, error_model="numpy")
+F = np.float32
+LOG2E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
+E0, E1, E2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
+E3, E4, E5 = F(4.1665795894e-2), F(1.6666665459e-1), F(5.0000001201e-1)
+ONE, TWO, HALF, ZERO = F(1), F(2), F(0.5), F(0)
+DENSITY = F(1 / math.sqrt(2 * math.pi))
+# the normal distribution's logit over x, as a polynomial in x^2: see tensor/ops/pointwise.py, erf
+_LOGIT: tuple[float, ...] = (
+    5.688856804952405e-09,
+    2.217219800385625e-08,
+    -4.754765153692429e-06,
+    8.446236383136089e-05,
+)
+_LOGIT += (-0.000614626096000715, -0.0001954326397664376, 0.10276989707810846, 1.1283792461177768)
+L0, L1, L2, L3, L4, L5, L6, L7 = (F(c * 0.5 ** (7 - i) * math.sqrt(0.5)) for i, c in enumerate(_LOGIT))
+
+
+@inner
+def _exp(x: Any) -> Any:
+    """Cephes' expf."""
+    z = min(max(x, F(-104)), F(89))
+    n = np.floor(z * LOG2E + HALF)
+    r = z - n * LN2_HIGH - n * LN2_LOW
+    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+    p = p * r * r + r + ONE
+    whole = np.int32(n)
+    part = whole >> np.int32(1)  # 2^n in two steps, as n may lie outside of the exponents that there are
+    y = p * _power(part) * _power(whole - part)
+    return y if x == x else x
+
+
+@inner
+def _power(n: Any) -> Any:
+    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@inner
+def _tanh(x: Any) -> Any:
+    """By the exponential away from 0, by a polynomial near it."""
+    z = x * x
+    small = x + x * z * ((((F(-5.70498872745e-3) * z + F(2.06390887954e-2)) * z + F(-5.37397155531e-2)) * z
+            + F(1.33314422036e-1)) * z + F(-3.33332819422e-1))  # fmt: skip
+    a = min(abs(x), F(9.1))
+    big = ONE - TWO / (_exp(a + a) + ONE)
+    big = big if x > ZERO else -big
+    return small if abs(x) < F(0.625) else big
+
+
+@inner
+def _normal(x: Any) -> Any:
+    """The normal distribution function."""
+    z = x * x
+    u = ((((((L0 * z + L1) * z + L2) * z + L3) * z + L4) * z + L5) * z + L6) * z + L7
+    return HALF + HALF * _tanh(u * x)
+
+
+@kernel
+def gelu(x: Any, y: Any, cdf: Any) -> None:
+    for i in range(x.size):
+        c = _normal(x[i])
+        cdf[i] = c
+        y[i] = x[i] * c
+
+
+@kernel
+def gelu_backward(g: Any, x: Any, cdf: Any, out: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        out[i] = g[i] * (cdf[i] + v * DENSITY * _exp(-HALF * v * v))
+
+
+@kernel
+def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, y: Any, normal: Any, scale: Any) -> None:
+    rows, width = x.shape
+    share = ONE / F(width)
+    for i in range(rows):
+        total = ZERO
+        for k in range(width):
+            total += x[i, k]
+        mean = total * share
+        square = ZERO
+        for k in range(width):
+            d = x[i, k] - mean
+            square += d * d
+        r = ONE / np.sqrt(square * share + eps)
+        scale[i, 0] = r
+        for k in range(width):
+            n = (x[i, k] - mean) * r
+            normal[i, k] = n
+            y[i, k] = n * weight[k] + bias[k]
+
+
+@kernel
+def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any, dx: Any, dw: Any, db: Any) -> None:
+    rows, width = g.shape
+    share = ONE / F(width)
+    dw[:] = ZERO
+    db[:] = ZERO
+    for i in range(rows):
+        first = ZERO
+        second = ZERO
+        for k in range(width):
+            n = normal[i, k]
+            d = g[i, k]
+            dw[k] += d * n
+            db[k] += d
+            h = d * weight[k]
+            first += h
+            second += h * n
+        first *= share
+        second *= share
+        r = scale[i, 0]
+        for k in range(width):
+            dx[i, k] = r * (g[i, k] * weight[k] - first - normal[i, k] * second)
+
+
+@kernel
+def cross_entropy(x: Any, target: Any, ignore: int, e: Any, total: Any) -> Any:
+    """The sum of the losses and how many count (row i has a bad class: -1 - i); writes exponentials and their sums."""
+    rows, width = x.shape
+    loss = 0.0
+    count = 0
+    for i in range(rows):
+        top = x[i, 0]
+        nan = False
+        for k in range(width):
+            v = x[i, k]
+            top = v if v > top else top
+            nan = nan or v != v
+        s = ZERO
+        for k in range(width):
+            v = _exp(x[i, k] - top)
+            e[i, k] = v
+            s += v
+        total[i] = s
+        t = target[i]
+        if t == ignore:
+            continue
+        if t < 0 or t >= width:
+            return loss, -1 - i
+        count += 1
+        loss += math.log(s) - (x[i, t] - top)
+        if nan:
+            loss = np.nan
+    return loss, count
+
+
+@kernel
+def cross_entropy_backward(g: Any, target: Any, ignore: int, e: Any, total: Any, out: Any) -> None:
+    rows, width = e.shape
+    for i in range(rows):
+        t = target[i]
+        if t == ignore:
+            for k in range(width):
+                out[i, k] = ZERO
+            continue
+        r = g / total[i]
+        for k in range(width):
+            out[i, k] = e[i, k] * r
+        out[i, t] -= g
+
+
+@kernel
+def masked(g: Any, x: Any, threshold: Any, out: Any) -> None:
+    for i in range(g.size):
+        out[i] = g[i] if x[i] > threshold else g[i] * ZERO
+
+
+@kernel
+def bias_relu(y: Any, bias: Any) -> None:
+    rows, width = y.shape
+    for i in range(rows):
+        for k in range(width):
+            v = y[i, k] + bias[k]
+            y[i, k] = ZERO if v < ZERO else v
+
+
+@kernel
+def sgd(p: Any, g: Any, lr: Any, decay: Any) -> None:
+    for i in range(p.size):
+        p[i] -= lr * (g[i] + decay * p[i])
+
+
+@kernel
+def momentum(p: Any, g: Any, v: Any, lr: Any, decay: Any, keep: Any, add: Any, nesterov: Any) -> None:
+    for i in range(p.size):
+        d = g[i] + decay * p[i]
+        w = keep * v[i] + add * d
+        v[i] = w
+        p[i] -= lr * (d + keep * w if nesterov else w)
+
+
+@kernel
+def adam(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    decay: Any,
+    rest1: Any,
+    beta2: Any,
+    rest2: Any,
+    rate: Any,
+    eps: Any,
+    shrink: Any,
+) -> None:
+    for i in range(p.size):
+        q = p[i]
+        d = g[i] + decay * q
+        a = m[i] + rest1 * (d - m[i])
+        b = v[i] * beta2 + rest2 * d * d
+        m[i] = a
+        v[i] = b
+        p[i] = q * shrink - rate * a / (np.sqrt(b) + eps)
+
+
+@kernel
+def add_rows(out: Any, index: Any, g: Any) -> None:
+    """out[index[i]] += g[i], from zeros."""
+    out[:] = ZERO
+    for i in range(index.size):
+        row = index[i]
+        for k in range(g.shape[1]):
+            out[row, k] += g[i, k]
+
+
+@kernel
+def attention_weights(scores: Any, factor: Any, causal: Any, total: Any) -> None:
+    """Exponentials of factor * scores, less the row's largest, in place; 0 where query i may not see key k > i."""
+    batches, queries, keys = scores.shape
+    for b in range(batches):
+        for i in range(queries):
+            seen = min(keys, i + 1) if causal else keys
+            row = scores[b, i]
+            top = row[0]
+            for k in range(seen):
+                top = row[k] if row[k] > top else top
+            s = ZERO
+            for k in range(seen):
+                v = _exp((row[k] - top) * factor)
+                row[k] = v
+                s += v
+            for k in range(seen, keys):
+                row[k] = ZERO
+            total[b * queries + i] = s
+
+
+@kernel
+def attention_slopes(ds: Any, e: Any, g: Any, y: Any, factor: Any) -> None:
+    """ds = factor * e * (ds - g . y of the row), in place; all (rows, width)."""
+    for i in range(ds.shape[0]):
+        inner = ZERO
+        for k in range(g.shape[1]):
+            inner += g[i, k] * y[i, k]
+        for k in range(ds.shape[1]):
+            ds[i, k] = (ds[i, k] - inner) * e[i, k] * factor
