@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.engine import array_namespace
+
 
 class device:
     """`device("cuda:1")`, `device("cuda", 1)`, `device(1)`; compares equal by type and index."""
@@ -118,3 +120,11 @@ def make(name: str, d: Any, *args: Any) -> Any:
     cp = load()
     with cp.cuda.Device(found.index):
         return getattr(cp, name)(*args)
+
+
+def seed_gpus(seed: int) -> None:
+    """Seeds the generators of the GPUs in use; nothing where there are none."""
+    if len(array_namespace) > 1:
+        from .backend.cuda import random
+
+        random.seed_all(seed)

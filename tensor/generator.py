@@ -275,7 +275,10 @@ default_generator.seed()
 
 
 def manual_seed(seed: int) -> Generator:
-    """Start the default generator again at `seed`; return it."""
+    """Start the default generator again at `seed`, and those of the GPUs in use; return it."""
+    from . import device
+
+    device.seed_gpus(int(seed))
     return default_generator.manual_seed(int(seed))
 
 

@@ -389,8 +389,13 @@ def unwrap(value: Any, held: list[ndarray], name: str) -> Any:
     return value
 
 
+CUBLAS = {"matmul", "dot", "vdot", "einsum", "tensordot", "inner"}
+
+
 def call(name: str, function: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
     """A function of CuPy's, computed by NumPy's on the memory underneath."""
+    if name in CUBLAS:
+        forbid(f"cupy.{name}, which CuPy's cuBLAS layer refuses to capture, was called")
     held: list[ndarray] = []
     out = kw.pop("out", None)
     plain = unwrap(args, held, name)
@@ -757,6 +762,7 @@ def installed(devices: int = 1) -> Iterator[Any]:
     from ringgrad.autograd import engine, op
     from ringgrad.autograd.engine import array_namespace
     from ringgrad.tensor.backend.cuda import runtime
+    from ringgrad.tensor.ops import norm
 
     saved = {name: sys.modules.get(name) for name in ("cupy", "cupy.cuda")}
     known, found = dict(array_namespace), dict(runtime._found)
@@ -788,6 +794,7 @@ def installed(devices: int = 1) -> Iterator[Any]:
         runtime._found.update(found)
         for held in forget:
             held.clear()
+        norm.faster_moments.clear()
         _forget_caches()
 
 

@@ -154,3 +154,28 @@ def test_16_bit_inputs_stay_16_bit(cupy: Any) -> None:
         rg.ones(2, 3, dtype=rg.bfloat16).cuda() @ rg.ones(3, 2, dtype=rg.bfloat16).cuda()
     ).dtype is rg.bfloat16
     assert numpy_dtype("bfloat16").itemsize == 2
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_by_products(cupy: Any, dtype: str, causal: bool) -> None:
+    """Where cuDNN is not, or does not take it: any width, float32, dropout."""
+    q, k, v = (drawn((2, 3, 5, 7), dtype, i) for i in range(3))
+    against_float64(
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=causal),
+        [q, k, v],
+        dtype,
+        ["softmax", "softmax_gradient"],
+        roundings=4,
+    )
+
+
+def test_dropout_of_attention_is_drawn_on_the_gpu(cupy: Any) -> None:
+    q = rg.randn(2, 2, 16, 8, device="cuda", requires_grad=True)
+    rg.cuda.manual_seed(1)
+    a = F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+    rg.cuda.manual_seed(1)
+    b = F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+    assert a.tolist() == b.tolist() != F.scaled_dot_product_attention(q, q, q).tolist()
+    a.sum().backward()
+    assert q.grad.isfinite().all().item()

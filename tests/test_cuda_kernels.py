@@ -28,6 +28,7 @@ TYPES = ["float32", "float16", "bfloat16"]
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_every_kernel_compiles_without_warnings_or_spills(tmp_path: Path) -> None:
     jobs = []
     for path in SOURCES:
@@ -53,6 +54,7 @@ def test_every_kernel_compiles_without_warnings_or_spills(tmp_path: Path) -> Non
     assert seen == set(kernels.signatures())
 
 
+@pytest.mark.slow
 def test_nvrtc_compiles_them_too() -> None:
     """With the options and the headers that the backend gives, and no include path."""
     pytest.importorskip("cupy")
@@ -227,6 +229,25 @@ def test_many_indices_are_sorted(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> 
         lambda i, w: F.embedding(i, w), [index, drawn((5, 4), "float32")], "float32", ["embedding_gradient"]
     )
     assert not used("embedding_rank")
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("last", [False, True])
+def test_batch_norm(cupy: Any, order: int, dtype: str, last: bool) -> None:
+    x, w, b = drawn((3, 35, 4, 5), dtype), drawn((35,), dtype, 1), drawn((35,), dtype, 2)
+
+    def act(x: Any, w: Any, b: Any) -> Any:
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if last else x
+        return F.batch_norm(x, None, None, w, b, True)
+
+    against_float64(act, [x, w, b], dtype, ["channel_partial", "channel_line"], roundings=3)
+    mean, variance = rg.zeros(35).cuda(), rg.ones(35).cuda()
+    F.batch_norm(rg.from_numpy(x).cuda(), mean, variance, training=True)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(mean.cpu().numpy(), 0.1 * wide.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    unbiased = wide.var((0, 2, 3), ddof=1)
+    np.testing.assert_allclose(variance.cpu().numpy(), 0.9 + 0.1 * unbiased, rtol=1e-3)
 
 
 # ---- the cache

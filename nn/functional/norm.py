@@ -100,9 +100,11 @@ def batch_norm(
 
 @ArrayFunction
 def _moments(x: Any) -> tuple[Any, Any]:
+    xp = array_namespace[type(x)]
+    if xp in ops.faster_moments and (found := ops.faster_moments[xp](x)) is not None:
+        return found
     if x.dtype.itemsize == 2:
         x = x.astype(np.float32)
-    xp = array_namespace[type(x)]
     return ops.channel_moments(xp, ops.by_channel(xp, x))
 
 

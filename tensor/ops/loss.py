@@ -267,7 +267,7 @@ def _square_error(xp: Any, x: Any, target: Any, *, reduction: str) -> Any:
         d *= d
         return d
     flat = d.reshape(-1)
-    total = flat @ flat
+    total = flat @ flat if xp is np else (flat * flat).sum()
     return total / d.dtype.type(d.size) if reduction == "mean" else total
 
 

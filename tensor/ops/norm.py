@@ -194,6 +194,10 @@ def _rms_norm_composite(ops: Any, x: Any, weight: Any, shape: Any, eps: float) -
 # ---- channels
 
 
+# A backend's own way to the moments of (N, C, ...), by its array module; it may decline with None.
+faster_moments: dict[Any, Any] = {}
+
+
 def channel_moments(xp: Any, x: Any) -> tuple[Any, Any]:
     """Mean and variance (divided by n) of each channel of (N, C, L), in two passes."""
     n, c, length = x.shape

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 BLOCK = 32768  # elements: a handful of such float32 blocks fit a core's second-level cache
 
 
@@ -23,12 +25,16 @@ def ones(xp: Any, n: int, dtype: Any) -> Any:
 
 
 def row_sum(xp: Any, x: Any) -> Any:
-    """Sums of the rows of a matrix: a product with ones is several times faster than a reduction."""
+    """Sums of the rows of a matrix: with NumPy a product with ones is several times faster than a reduction."""
+    if xp is not np:
+        return x.sum(axis=1)
     return x @ ones(xp, x.shape[1], x.dtype)
 
 
 def column_sum(xp: Any, x: Any) -> Any:
     """Sums of the columns of a matrix."""
+    if xp is not np:
+        return x.sum(axis=0)
     return ones(xp, x.shape[0], x.dtype) @ x
 
 

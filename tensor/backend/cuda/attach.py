@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import attention, convolution, elementwise, embedding, gemm, random, rows
+from . import attention, channels, convolution, elementwise, embedding, gemm, random, rows
 
 
 def everything(cp: Any) -> None:
     """Attaches all kernels to their ops; called once, when the backend is loaded."""
-    for part in (rows, elementwise, embedding, random, gemm, convolution, attention):
+    for part in (rows, elementwise, embedding, random, gemm, convolution, attention, channels):
         part.attach(cp)

@@ -1,19 +1,28 @@
-"""Scaled dot product attention as a body of its op, by cuDNN: 16-bit floats, no mask but the causal one, no dropout."""
+"""Scaled dot product attention as bodies of its op.
+
+By cuDNN for 16-bit floats without dropout or a mask other than the causal one; else by two products around the softmax
+kernel, which keeps the probabilities in memory.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ....autograd.op import Variant, registry
-from . import cudnn
+from ...ops.attention import causal_mask
+from . import cublaslt, cudnn
+from .gemm import times
 from .kernel import suffix
+from .rows import softmax_gradient_rows, softmax_rows
 
 
 def attach(cp: Any) -> None:
-    """Attaches it where cuDNN can be loaded."""
+    """Attaches what can be loaded; cuDNN's comes first."""
+    op = registry["scaled_dot_product_attention"]
     if cudnn.module() is not None:
-        name = "scaled_dot_product_attention"
-        Variant(registry[name], cp, _fits, _forward, _backward, extras=("stats",))
+        Variant(op, cp, _fits, _forward, _backward, extras=("stats",))
+    if cublaslt.available():
+        Variant(op, cp, _plain_fits, _plain, _plain_backward, extras=("p",))
 
 
 def _fits(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, scale: float) -> bool:
@@ -105,3 +114,36 @@ def _backward(
     grads = [_empty(xp, a.shape, a.dtype) for a in (q, k, v)]
     cudnn.run(_gradient_plan(q, k, v, causal, scale), q, k, v, y, g, stats, *grads)
     return [grad if wanted else None for grad, wanted in zip(grads, needs)] + [None, None]
+
+
+# ---- by products
+
+
+def _plain_fits(q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, scale: float) -> bool:
+    if mask is not None or suffix(q, k, v, keep) is None or not (q.size and k.size and v.size):
+        return False
+    return q.ndim > 2 and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+
+
+def _plain(xp: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal: bool, scale: float) -> Any:
+    scores = times(xp, q, k.swapaxes(-1, -2))
+    scores *= float(scale)
+    if causal:
+        scores += causal_mask(xp, q.shape[-2], k.shape[-2], q.dtype)
+    p = softmax_rows(xp, scores)
+    return times(xp, p if keep is None else p * keep, v), p
+
+
+def _plain_backward(
+    xp: Any, g: Any, needs: Any, q: Any, k: Any, v: Any, keep: Any, p: Any, scale: float
+) -> list[Any]:
+    g = g.astype(p.dtype, copy=False)
+    dv = times(xp, (p if keep is None else p * keep).swapaxes(-1, -2), g) if needs[2] else None
+    dp = times(xp, g, v.swapaxes(-1, -2))
+    if keep is not None:
+        dp *= keep
+    ds = softmax_gradient_rows(xp, dp, p)
+    ds *= float(scale)
+    dq = times(xp, ds, k) if needs[0] else None
+    dk = times(xp, ds.swapaxes(-1, -2), q) if needs[1] else None
+    return [dq, dk, dv, None, None]

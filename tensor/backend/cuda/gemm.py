@@ -94,10 +94,10 @@ def _tf32() -> bool:
     return get_float32_matmul_precision() != "highest"
 
 
-def _times(xp: Any, a: Any, b: Any) -> Any:
+def times(xp: Any, a: Any, b: Any) -> Any:
     """a b for any batches that are equal, or none on the right."""
     if b.ndim == 2 and a.ndim > 2:
-        return _times(xp, _rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
+        return times(xp, _rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
     batch = a.shape[:-2]
     if len(batch) > 1:
         a, b = (t.reshape(math.prod(batch), *t.shape[-2:]) for t in (a, b))
@@ -115,7 +115,7 @@ def _rows(t: Any) -> Any:
 
 
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
-    return _times(xp, a, b)
+    return times(xp, a, b)
 
 
 def _matmul_backward(
@@ -125,11 +125,11 @@ def _matmul_backward(
     g = g.astype(kind, copy=False)
     if len(b_shape) == 2:
         rows = _rows(g)
-        ga = _times(xp, rows, b.T).reshape(a_shape) if needs[0] else None
-        gb = _times(xp, _rows(a).T, rows) if needs[1] else None
+        ga = times(xp, rows, b.T).reshape(a_shape) if needs[0] else None
+        gb = times(xp, _rows(a).T, rows) if needs[1] else None
         return [ga, gb]
-    ga = _times(xp, g, b.swapaxes(-1, -2)) if needs[0] else None
-    gb = _times(xp, a.swapaxes(-1, -2), g) if needs[1] else None
+    ga = times(xp, g, b.swapaxes(-1, -2)) if needs[0] else None
+    gb = times(xp, a.swapaxes(-1, -2), g) if needs[1] else None
     return [ga, gb]
 
 
@@ -137,7 +137,7 @@ def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
     rows = _rows(x)
     y = product(xp, rows, weight.T, "bias", bias) if bias is not None else None
     if y is None:
-        y = _times(xp, rows, weight.T)
+        y = times(xp, rows, weight.T)
         if bias is not None:
             y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -147,7 +147,7 @@ def _linear_backward(xp: Any, g: Any, needs: list[bool], x: Any, weight: Any, x_
     rows = _rows(g)
     gx = gw = gb = None
     if needs[0]:
-        gx = _times(xp, rows, weight).reshape(x_shape)
+        gx = times(xp, rows, weight).reshape(x_shape)
     wants_bias = len(needs) > 2 and needs[2]
     if needs[1]:
         flat = _rows(x)
@@ -155,7 +155,7 @@ def _linear_backward(xp: Any, g: Any, needs: list[bool], x: Any, weight: Any, x_
             gb = xp.empty(rows.shape[1], rows.dtype)
             gw = product(xp, rows.T, flat, "bias_gradient", gb)
         if gw is None:
-            gw, gb = _times(xp, rows.T, flat), None
+            gw, gb = times(xp, rows.T, flat), None
     if wants_bias and gb is None:
         gb = array_ops.sum(rows, dim=0)
     return [gx, gw, gb][: len(needs)]

@@ -55,6 +55,16 @@ def _softmax_gradient(log: bool) -> Any:
     return backward
 
 
+def softmax_rows(xp: Any, x: Any) -> Any:
+    """softmax of a contiguous array over its last dimension."""
+    return _softmax(False)(xp, x, dim=-1)
+
+
+def softmax_gradient_rows(xp: Any, g: Any, y: Any) -> Any:
+    """The gradient of its input."""
+    return _softmax_gradient(False)(xp, g, None, y)[0]
+
+
 def _threads(width: int, itemsize: int, most: int = 256, per_thread: int = 0) -> int:
     """Threads for a row: as many warps as its 16-byte pieces fill."""
     pieces = -(-width * itemsize // (per_thread or 16))
