@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from .errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
 from .group import Group
+from .point_to_point import *  # noqa: F403
+from .point_to_point import __all__ as _messages
 from .process_group import *  # noqa: F403
 from .process_group import __all__ as _functions
 from .work import Work
@@ -44,6 +46,7 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     *_functions,
+    *_messages,
     "CollectiveMismatch",
     "CollectiveTimeout",
     "DistributedDataParallel",

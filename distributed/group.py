@@ -8,7 +8,6 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,41 +17,19 @@ from .call import Call, caller
 from .collectives import Runner, Steps
 from .errors import DistributedError
 from .hierarchy import runner_for
+from .messages import Job, Messages, Talk, readable, text_of, writable
 from .reduction import combiner
 from .transport import Pace, Transport
 from .tuner import ONE_HOST, Cache, Costs, shape
-from .work import Lane, Work
+from .work import Work
 
 DEFAULT_TIMEOUT = (
     600.0  # s, for a rank that lives but is late; the dead and the silent are noticed much sooner
 )
 CHANNELS_PER_GROUP = 2  # collectives, and messages between pairs
 
-Job = Callable[[Runner, Call, Pace], Steps]
 
-
-@lru_cache(4096)
-def _text(
-    verb: str, dtype: np.dtype, count: int, op: str = "", name: str = "", root: int | None = None
-) -> str:
-    words = [
-        verb,
-        op,
-        f"{dtype.name}[{count}]",
-        "" if root is None else f"root={root}",
-        f"'{name}'" if name else "",
-    ]
-    return " ".join(w for w in words if w)
-
-
-class _Talk:
-    """A lane with its count of calls: what both sides of a conversation number alike."""
-
-    def __init__(self, name: str) -> None:
-        self.lane, self.sequence = Lane(name), 0
-
-
-class Group:
+class Group(Messages):
     """Ranks that call collectives together, in the same order.
 
     Every verb works in place or into `out`, and returns a Work: done already, or with async_op=True under
@@ -80,13 +57,13 @@ class Group:
         self._stepwise = False
         self._costs: Costs | None = None
         self._next_number = number + CHANNELS_PER_GROUP
-        self._talks: dict[tuple[str, int], _Talk] = {}
+        self._talks: dict[tuple[str, int, int], Talk] = {}
         self._lock = threading.Lock()
-        self._collective, self._pairs = None, None
+        self._number, self._collective = number, None
+        self._pairs: dict[int, Runner] = {}  # by tag
         if self.size > 1 and transport is not None:
             self._collective = runner_for(transport, number, self.members)
-            self._pairs = runner_for(transport, number + 1, self.members)
-        self._main = self._talk("collective", 0)
+        self._main = self._talk("collective", 0, 0)
 
     def __repr__(self) -> str:
         name = "alone" if self.transport is None else self.transport.name
@@ -99,16 +76,16 @@ class Group:
         if self._on_gpu(array):
             return self.on_device.all_reduce(array, op, async_op=async_op, name=name)
         combiner(op, array.dtype)
-        flat, back = _writable("all_reduce", array)
-        text = _text("all_reduce", flat.dtype, flat.size, op, name)
+        flat, back = writable("all_reduce", array)
+        text = text_of("all_reduce", flat.dtype, flat.size, op, name)
         return self._do(text, lambda r, call, pace: r.all_reduce(call, flat, op, pace), async_op, back)
 
     def reduce(self, array: np.ndarray, root: int = 0, op: str = "sum", *, async_op: bool = False) -> Work:
         """Root's array = reduction over all ranks; the other ranks' arrays keep their values."""
         combiner(op, array.dtype)
         self._check_peer("reduce", root)
-        flat, back = _writable("reduce", array)
-        text = _text("reduce", flat.dtype, flat.size, op, root=root)
+        flat, back = writable("reduce", array)
+        text = text_of("reduce", flat.dtype, flat.size, op, root=root)
         return self._do(text, lambda r, call, pace: r.reduce(call, flat, root, op, pace), async_op, back)
 
     def broadcast(self, array: np.ndarray, root: int = 0, *, async_op: bool = False, name: str = "") -> Work:
@@ -116,17 +93,17 @@ class Group:
         self._check_peer("broadcast", root)
         if self._on_gpu(array):
             return self.on_device.broadcast(array, root, async_op=async_op, name=name)
-        flat, back = _readable(array) if self.rank == root else _writable("broadcast", array)
-        text = _text("broadcast", flat.dtype, flat.size, "", name, root)
+        flat, back = readable(array) if self.rank == root else writable("broadcast", array)
+        text = text_of("broadcast", flat.dtype, flat.size, "", name, root)
         return self._do(text, lambda r, call, pace: r.broadcast(call, flat, root, pace), async_op, back)
 
     def all_gather(self, out: np.ndarray, array: np.ndarray, *, async_op: bool = False) -> Work:
         """out [size * n] = the arrays [n] of all ranks in the order of ranks."""
         if self._on_gpu(out):
             return self.on_device.all_gather(out, array, async_op=async_op)
-        source, _ = _readable(array)
+        source, _ = readable(array)
         target, back = self._blocks("all_gather", out, source)
-        text = _text("all_gather", source.dtype, source.size)
+        text = text_of("all_gather", source.dtype, source.size)
         if self.size == 1:
             target[...] = source
         return self._do(text, lambda r, call, pace: r.all_gather(call, source, target, pace), async_op, back)
@@ -138,10 +115,10 @@ class Group:
         if self._on_gpu(out):
             return self.on_device.reduce_scatter(out, array, op, async_op=async_op)
         combiner(op, array.dtype)
-        source, _ = _readable(array)
-        target, back = _writable("reduce_scatter", out)
+        source, _ = readable(array)
+        target, back = writable("reduce_scatter", out)
         self._check_blocks("reduce_scatter", source, target)
-        text = _text("reduce_scatter", source.dtype, source.size, op)
+        text = text_of("reduce_scatter", source.dtype, source.size, op)
         if self.size == 1:
             target[...] = source
         return self._do(
@@ -153,9 +130,9 @@ class Group:
     ) -> Work:
         """Root's out [size * n] = the arrays [n] of all ranks; out is given on the root only."""
         self._check_root("gather", root, out, "out")
-        source, _ = _readable(array)
+        source, _ = readable(array)
         target, back = (None, None) if out is None else self._blocks("gather", out, source)
-        text = _text("gather", source.dtype, source.size, root=root)
+        text = text_of("gather", source.dtype, source.size, root=root)
         if self.size == 1 and target is not None:
             target[...] = source
         return self._do(
@@ -167,11 +144,11 @@ class Group:
     ) -> Work:
         """out [n] = block `rank` of the root's array [size * n]; array is given on the root only."""
         self._check_root("scatter", root, array, "array")
-        source = None if array is None else _readable(array)[0]
-        target, back = _writable("scatter", out)
+        source = None if array is None else readable(array)[0]
+        target, back = writable("scatter", out)
         if source is not None:
             self._check_blocks("scatter", source, target)
-        text = _text("scatter", target.dtype, target.size, root=root)
+        text = text_of("scatter", target.dtype, target.size, root=root)
         if self.size == 1 and source is not None:
             target[...] = source
         return self._do(
@@ -191,8 +168,8 @@ class Group:
 
         Splits are numbers of rows (dimension 0) by rank; None cuts equally.
         """
-        source, _ = _readable(array)
-        target, back = _writable("all_to_all", out)
+        source, _ = readable(array)
+        target, back = writable("all_to_all", out)
         send_at = self._offsets("array", array, in_splits)
         recv_at = self._offsets("out", out, out_splits)
         if source.dtype != target.dtype:
@@ -216,24 +193,6 @@ class Group:
     def barrier(self, *, async_op: bool = False) -> Work:
         """Return when all ranks have called it."""
         return self._do("barrier", lambda r, call, pace: r.barrier(call, pace), async_op)
-
-    def send(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
-        """Send to `peer`, which must call recv with an array of the same dtype and size."""
-        self._check_peer("send", peer, other=True)
-        flat, _ = _readable(array)
-        text = _text("message", flat.dtype, flat.size, f"{self.members[self.rank]} to {self.members[peer]}")
-        return self._do(
-            text, lambda r, call, pace: r.send(call, flat, peer, pace), async_op, None, ("send", peer)
-        )
-
-    def recv(self, array: np.ndarray, peer: int, *, async_op: bool = False) -> Work:
-        """Receive from `peer`. Messages of a pair arrive in the order they were sent."""
-        self._check_peer("recv", peer, other=True)
-        flat, back = _writable("recv", array)
-        text = _text("message", flat.dtype, flat.size, f"{self.members[peer]} to {self.members[self.rank]}")
-        return self._do(
-            text, lambda r, call, pace: r.recv(call, flat, peer, pace), async_op, back, ("recv", peer)
-        )
 
     def all_gather_object(self, value: object) -> list[Any]:
         """The values of all ranks. Numbers, strings, bytes, None, lists, tuples (as lists), dicts of such."""
@@ -348,13 +307,13 @@ class Group:
             self._device.close()
         for talk in self._talks.values():
             talk.lane.close()
-        for runner in (self._collective, self._pairs):
+        for runner in (self._collective, *self._pairs.values()):
             if runner is not None:
                 runner.channel.close()
 
-    def _talk(self, kind: str, peer: int) -> _Talk:
-        with self._lock:
-            return self._talks.setdefault((kind, peer), _Talk(f"ringgrad {kind} {peer}"))
+    def _call(self, text: str, talk: Talk, site: str) -> Call:
+        assert self.transport is not None
+        return Call(text, site, talk.sequence, self.transport.job, self.transport.generation)
 
     def _do(
         self,
@@ -362,7 +321,7 @@ class Group:
         job: Job,
         async_op: bool,
         back: Callable[[], None] | None = None,
-        pair: tuple[str, int] | None = None,
+        pair: tuple[str, int, int] | None = None,
     ) -> Work:
         if self.size == 1:
             if back is not None:
@@ -370,11 +329,11 @@ class Group:
             return Work(text, done=True)
         if self._error is not None:
             raise self._error
-        runner = self._collective if pair is None else self._pairs
+        runner = self._collective if pair is None else self._pair_runner(pair[2])
         talk = self._main if pair is None else self._talk(*pair)
         assert runner is not None and self.transport is not None
         talk.sequence += 1
-        call = Call(text, caller(), talk.sequence, self.transport.job, self.transport.generation)
+        call = self._call(text, talk, caller())
         pace = Pace()
         steps = self._steps(job, runner, call, pace, back)
         if not async_op:
@@ -400,12 +359,6 @@ class Group:
         if back is not None:
             back()
 
-    def _check_peer(self, verb: str, peer: int, other: bool = False) -> None:
-        if not 0 <= peer < self.size:
-            raise ValueError(f"[{verb}] rank must be in 0..{self.size - 1}, got {peer}")
-        if other and peer == self.rank:
-            raise ValueError(f"[{verb}] a rank cannot {verb} with itself, got rank {peer} on rank {peer}")
-
     def _check_root(self, verb: str, root: int, array: np.ndarray | None, what: str) -> None:
         self._check_peer(verb, root)
         if (array is not None) != (self.rank == root):
@@ -417,7 +370,7 @@ class Group:
     def _blocks(
         self, verb: str, out: np.ndarray, source: np.ndarray
     ) -> tuple[np.ndarray, Callable[[], None] | None]:
-        target, back = _writable(verb, out)
+        target, back = writable(verb, out)
         self._check_blocks(verb, target, source)
         return target, back
 
@@ -455,30 +408,3 @@ def _interrupted(call: Call, error: BaseException) -> DistributedError:
     )
     broken.__cause__ = error
     return broken
-
-
-def _readable(array: Any) -> tuple[np.ndarray, None]:
-    if not isinstance(array, np.ndarray):  # of a GPU: by way of the host
-        array = array.get()
-    return np.ascontiguousarray(array).reshape(-1), None
-
-
-def _writable(verb: str, array: np.ndarray) -> tuple[np.ndarray, Callable[[], None] | None]:
-    """A flat view; or a flat copy, and what writes it back."""
-    if not isinstance(array, np.ndarray):
-        from ..tensor.backend.cuda.runtime import load
-
-        host, target = array.get(), array
-        return host.reshape(-1), lambda: target.__setitem__(Ellipsis, load().asarray(host))
-    if not array.flags.writeable:
-        raise ValueError(
-            f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}"
-        )
-    if array.flags.c_contiguous:
-        return array.reshape(-1), None
-    flat = array.reshape(-1)
-
-    def back() -> None:
-        array[...] = flat.reshape(array.shape)
-
-    return flat, back

@@ -31,6 +31,15 @@ def pack(value: object) -> np.ndarray:
     return np.frombuffer(data, np.uint8)
 
 
+def room(size: int, source: int) -> np.ndarray:
+    """Memory for an object of a size that came over the wire. Raises ValueError for one that cannot be."""
+    if not 0 <= size <= MAX_BYTES:
+        raise ValueError(
+            f"[distributed] an object must pack into {MAX_BYTES} bytes, rank {source} announces {size}"
+        )
+    return np.empty(size, np.uint8)
+
+
 def unpack(data: np.ndarray) -> Any:
     import msgpack
 

@@ -39,22 +39,18 @@ __all__ = [
     "get_rank",
     "get_world_size",
     "init_process_group",
-    "irecv",
     "is_available",
     "is_gloo_available",
     "is_initialized",
     "is_mpi_available",
     "is_nccl_available",
     "is_torchelastic_launched",
-    "isend",
     "new_group",
-    "recv",
     "reduce",
     "reduce_scatter",
     "reduce_scatter_tensor",
     "scatter",
     "scatter_object_list",
-    "send",
 ]
 
 _world: Group | None = None
@@ -131,18 +127,18 @@ def init_process_group(
         raise ValueError(
             "[init_process_group] store must be None: workers meet through init_method or the launcher"
         )
-    seconds = _seconds(timeout)
+    limit = seconds(timeout)
     here = place(init_method, rank, world_size)
     settle(here)
     if here.world_size == 1:
-        _world = Group(timeout=seconds or DEFAULT_TIMEOUT)
+        _world = Group(timeout=limit or DEFAULT_TIMEOUT)
         return
     try:
-        transport = open_transport(here, backend, init_method, seconds)
+        transport = open_transport(here, backend, init_method, limit)
     except BaseException:
         settle(None)
         raise
-    _world = Group(transport, timeout=seconds or DEFAULT_TIMEOUT)
+    _world = Group(transport, timeout=limit or DEFAULT_TIMEOUT)
     if not transport.one_host:
         _world.tune()
     failure.watch_over(_world, ends_job="mpi" in (here.launcher, transport.name))
@@ -170,13 +166,14 @@ def _leave() -> None:
             world.transport.close()
 
 
-def _seconds(timeout: Any) -> float | None:
+def seconds(timeout: Any) -> float | None:
+    """A number or timedelta as seconds; None stays None. Raises ValueError unless positive."""
     if timeout is None:
         return None
-    seconds = float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
-    if not seconds > 0:
+    limit = float(timeout.totalseconds() if hasattr(timeout, "total_seconds") else timeout)
+    if not limit > 0:
         raise ValueError(f"[init_process_group] timeout must be positive, got {timeout!r}")
-    return seconds
+    return limit
 
 
 def _initialized(who: str) -> Group:
@@ -239,7 +236,7 @@ def new_group(ranks: Sequence[int] | None = None, timeout: Any = None, backend: 
     made = world.split(0 if world.rank in chosen else None, key=world.rank)
     if made is None:
         return NON_MEMBER
-    made.timeout = _seconds(timeout) or world.timeout
+    made.timeout = seconds(timeout) or world.timeout
     return made
 
 
@@ -251,7 +248,7 @@ def array_of(value: Any, who: str) -> np.ndarray:
     return array
 
 
-def _wrote(*values: Any) -> None:
+def wrote(*values: Any) -> None:
     """Tell autograd that memory it may have saved has changed."""
     for value in values:
         version = getattr(value, "_version", None)
@@ -259,7 +256,7 @@ def _wrote(*values: Any) -> None:
             version[0] += 1
 
 
-def _peer(group: Group, rank: int | None, group_rank: int | None, who: str) -> int:
+def peer_of(group: Group, rank: int | None, group_rank: int | None, who: str) -> int:
     """A group rank from PyTorch's pair of arguments: a global rank, or group_src / group_dst."""
     if (rank is None) == (group_rank is None):
         raise ValueError(
@@ -268,11 +265,15 @@ def _peer(group: Group, rank: int | None, group_rank: int | None, who: str) -> i
     return group_rank if group_rank is not None else get_group_rank(group, rank)  # type: ignore[arg-type]
 
 
-def _finish(work: Work, async_op: bool, after: Callable[[], None] | None = None) -> Work | None:
+def finish(
+    work: Work, async_op: bool, after: Callable[[], None] | None = None, outputs: Sequence[Any] = ()
+) -> Work | None:
+    """What a function gives back: the Work if it was asked for. outputs: the tensors that it fills."""
     if not async_op:
         if after is not None:
             after()
         return None
+    work.outputs = list(outputs)
     return work if after is None else work.then(after)
 
 
@@ -281,8 +282,8 @@ def all_reduce(
 ) -> Work | None:
     """tensor = reduction over all ranks. With async_op returns a Work to wait for."""
     group, array = world_group(group, "all_reduce"), array_of(tensor, "all_reduce")
-    _wrote(tensor)
-    return _finish(group.all_reduce(array, op, async_op=async_op, name=name), async_op)
+    wrote(tensor)
+    return finish(group.all_reduce(array, op, async_op=async_op, name=name), async_op, outputs=[tensor])
 
 
 def reduce(
@@ -295,9 +296,9 @@ def reduce(
 ) -> Work | None:
     """On rank dst, tensor = reduction over all ranks."""
     group, array = world_group(group, "reduce"), array_of(tensor, "reduce")
-    root = _peer(group, dst, group_dst, "reduce")
-    _wrote(tensor)
-    return _finish(group.reduce(array, root, op, async_op=async_op), async_op)
+    root = peer_of(group, dst, group_dst, "reduce")
+    wrote(tensor)
+    return finish(group.reduce(array, root, op, async_op=async_op), async_op, outputs=[tensor])
 
 
 def broadcast(
@@ -309,9 +310,9 @@ def broadcast(
 ) -> Work | None:
     """tensor = that of rank src."""
     group, array = world_group(group, "broadcast"), array_of(tensor, "broadcast")
-    root = _peer(group, src, group_src, "broadcast")
-    _wrote(tensor)
-    return _finish(group.broadcast(array, root, async_op=async_op), async_op)
+    root = peer_of(group, src, group_src, "broadcast")
+    wrote(tensor)
+    return finish(group.broadcast(array, root, async_op=async_op), async_op, outputs=[tensor])
 
 
 def all_gather_into_tensor(
@@ -319,9 +320,9 @@ def all_gather_into_tensor(
 ) -> Work | None:
     """output_tensor [world * n, ...] = the inputs [n, ...] of all ranks."""
     group, who = world_group(group, "all_gather_into_tensor"), "all_gather_into_tensor"
-    _wrote(output_tensor)
+    wrote(output_tensor)
     work = group.all_gather(array_of(output_tensor, who), array_of(input_tensor, who), async_op=async_op)
-    return _finish(work, async_op)
+    return finish(work, async_op, outputs=[output_tensor])
 
 
 def all_gather(
@@ -331,8 +332,10 @@ def all_gather(
     group, array = world_group(group, "all_gather"), array_of(tensor, "all_gather")
     outs = _list_of("all_gather", tensor_list, group.size, array)
     rows = np.empty((group.size, *array.shape), array.dtype)
-    _wrote(*tensor_list)
-    return _finish(group.all_gather(rows, array, async_op=async_op), async_op, lambda: _deal(rows, outs))
+    wrote(*tensor_list)
+    return finish(
+        group.all_gather(rows, array, async_op=async_op), async_op, lambda: _deal(rows, outs), tensor_list
+    )
 
 
 def reduce_scatter_tensor(
@@ -340,8 +343,8 @@ def reduce_scatter_tensor(
 ) -> Work | None:
     """output [n, ...] = reduction over ranks of block `rank` of input [world * n, ...]."""
     group, who = world_group(group, "reduce_scatter_tensor"), "reduce_scatter_tensor"
-    _wrote(output)
-    return _finish(
+    wrote(output)
+    return finish(
         group.reduce_scatter(array_of(output, who), array_of(input, who), op, async_op=async_op), async_op
     )
 
@@ -356,8 +359,8 @@ def reduce_scatter(
     """output = reduction over ranks of their input_list[rank]."""
     group, out = world_group(group, "reduce_scatter"), array_of(output, "reduce_scatter")
     rows = np.stack(_list_of("reduce_scatter", input_list, group.size, out))
-    _wrote(output)
-    return _finish(group.reduce_scatter(out, rows, op, async_op=async_op), async_op)
+    wrote(output)
+    return finish(group.reduce_scatter(out, rows, op, async_op=async_op), async_op)
 
 
 def gather(
@@ -370,13 +373,13 @@ def gather(
 ) -> Work | None:
     """On rank dst (default 0), gather_list[r] = the tensor of rank r; elsewhere gather_list is None."""
     group, array = world_group(group, "gather"), array_of(tensor, "gather")
-    root = 0 if dst is None and group_dst is None else _peer(group, dst, group_dst, "gather")
+    root = 0 if dst is None and group_dst is None else peer_of(group, dst, group_dst, "gather")
     if gather_list is None:
-        return _finish(group.gather(array, None, root, async_op=async_op), async_op)
+        return finish(group.gather(array, None, root, async_op=async_op), async_op)
     outs = _list_of("gather", gather_list, group.size, array)
     rows = np.empty((group.size, *array.shape), array.dtype)
-    _wrote(*gather_list)
-    return _finish(group.gather(array, rows, root, async_op=async_op), async_op, lambda: _deal(rows, outs))
+    wrote(*gather_list)
+    return finish(group.gather(array, rows, root, async_op=async_op), async_op, lambda: _deal(rows, outs))
 
 
 def scatter(
@@ -389,10 +392,10 @@ def scatter(
 ) -> Work | None:
     """tensor = scatter_list[rank] of rank src (default 0); elsewhere scatter_list is None."""
     group, out = world_group(group, "scatter"), array_of(tensor, "scatter")
-    root = 0 if src is None and group_src is None else _peer(group, src, group_src, "scatter")
+    root = 0 if src is None and group_src is None else peer_of(group, src, group_src, "scatter")
     rows = None if scatter_list is None else np.stack(_list_of("scatter", scatter_list, group.size, out))
-    _wrote(tensor)
-    return _finish(group.scatter(out, rows, root, async_op=async_op), async_op)
+    wrote(tensor)
+    return finish(group.scatter(out, rows, root, async_op=async_op), async_op)
 
 
 def all_to_all_single(
@@ -405,11 +408,11 @@ def all_to_all_single(
 ) -> Work | None:
     """Rows (dimension 0) of input go to the ranks in turn; output's rows come from them in turn."""
     group, who = world_group(group, "all_to_all_single"), "all_to_all_single"
-    _wrote(output)
+    wrote(output)
     work = group.all_to_all(
         array_of(output, who), array_of(input, who), output_split_sizes, input_split_sizes, async_op=async_op
     )
-    return _finish(work, async_op)
+    return finish(work, async_op)
 
 
 def all_to_all(
@@ -426,7 +429,7 @@ def all_to_all(
         raise ValueError(f"[{who}] both lists must have {group.size} tensors, got {len(outs)} and {len(ins)}")
     sizes = [a.size for a in outs]
     flat = np.empty(sum(sizes), outs[0].dtype)
-    _wrote(*output_tensor_list)
+    wrote(*output_tensor_list)
     work = group.all_to_all(flat, np.concatenate(ins), sizes, [a.size for a in ins], async_op=async_op)
 
     def deal() -> None:
@@ -435,79 +438,12 @@ def all_to_all(
             out[...] = flat[at : at + out.size].reshape(out.shape)
             at += out.size
 
-    return _finish(work, async_op, deal)
-
-
-def isend(
-    tensor: Any,
-    dst: int | None = None,
-    group: Group | None = None,
-    tag: int = 0,
-    group_dst: int | None = None,
-) -> Work:
-    """Start to send to rank dst. tag must be 0: messages of a pair arrive in the order they were sent."""
-    return _pair("isend", tensor, dst, group, tag, group_dst, async_op=True)
-
-
-def send(
-    tensor: Any,
-    dst: int | None = None,
-    group: Group | None = None,
-    tag: int = 0,
-    group_dst: int | None = None,
-) -> None:
-    """Send to rank dst, and return when the tensor may be overwritten."""
-    _pair("send", tensor, dst, group, tag, group_dst, async_op=False)
-
-
-def irecv(
-    tensor: Any,
-    src: int | None = None,
-    group: Group | None = None,
-    tag: int = 0,
-    group_src: int | None = None,
-) -> Work:
-    """Start to receive from rank src."""
-    return _pair("irecv", tensor, src, group, tag, group_src, async_op=True)
-
-
-def recv(
-    tensor: Any,
-    src: int | None = None,
-    group: Group | None = None,
-    tag: int = 0,
-    group_src: int | None = None,
-) -> int:
-    """Receive from rank src; returns src."""
-    _pair("recv", tensor, src, group, tag, group_src, async_op=False)
-    group = world_group(group, "recv")
-    return group.members[_peer(group, src, group_src, "recv")]
-
-
-def _pair(
-    who: str,
-    tensor: Any,
-    rank: int | None,
-    group: Group | None,
-    tag: int,
-    group_rank: int | None,
-    async_op: bool,
-) -> Work:
-    if tag != 0:
-        raise ValueError(
-            f"[{who}] tag must be 0: messages of a pair arrive in the order they were sent, got {tag}"
-        )
-    group, array = world_group(group, who), array_of(tensor, who)
-    peer = _peer(group, rank, group_rank, who)
-    if who.endswith("send"):
-        return group.send(array, peer, async_op=async_op)
-    _wrote(tensor)
-    return group.recv(array, peer, async_op=async_op)
+    return finish(work, async_op, deal)
 
 
 def barrier(group: Group | None = None, async_op: bool = False, device_ids: Any = None) -> Work | None:
     """Return when all ranks have called it."""
-    return _finish(world_group(group, "barrier").barrier(async_op=async_op), async_op)
+    return finish(world_group(group, "barrier").barrier(async_op=async_op), async_op)
 
 
 def all_gather_object(object_list: list[Any], obj: Any, group: Group | None = None) -> None:

@@ -7,10 +7,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .transport import Pace
+
+if TYPE_CHECKING:
+    from .hooks import Future
 
 
 class Work:
@@ -21,6 +25,7 @@ class Work:
         self._result = result
         self._error: BaseException | None = None
         self._after: Callable[[], None] | None = None
+        self.outputs: list[Any] = []  # the tensors that it fills
         self._done = done
         self._ended: threading.Event | None = None  # where another thread ends it
 
@@ -53,6 +58,21 @@ class Work:
         """Run `after` once, in `wait`, when the collective has ended well."""
         self._after = after
         return self
+
+    def get_future(self) -> Future[list[Any]]:
+        """A Future of the tensors that it fills. What is added with its `then` runs when it is waited for."""
+        from .hooks import Future
+
+        return Future.of(self, self.outputs)
+
+    def source_rank(self) -> int:
+        """The group rank that a finished receive came from."""
+        source = self.result()
+        if not isinstance(source, int):
+            raise ValueError(f"[Work.source_rank] it must be a receive, and this is {self.text}")
+        return source
+
+    _source_rank = source_rank
 
     def result(self) -> object:
         """What the `_object` verbs return; None for those that fill arrays."""

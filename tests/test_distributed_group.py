@@ -10,12 +10,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ringgrad.distributed.group import Group
 from ringgrad.distributed.transport.local import LocalTransport, run_threads
@@ -226,6 +228,109 @@ def messages_between_pairs(group: Group) -> None:
 
 
 @case
+def messages_with_other_tags_wait_their_turn(group: Group) -> None:
+    if group.size == 1:
+        return
+    right, left = (group.rank + 1) % group.size, (group.rank - 1) % group.size
+    for count in (3, 70_003):
+        works = [group.send(np.full(count, tag), right, tag=tag, async_op=True) for tag in (5, 0, 60_000)]
+        for tag in (60_000, 5, 0):
+            out = np.zeros(count, np.int64)
+            work = group.recv(out, left, tag=tag)
+            assert (out == tag).all() and work.source_rank() == left
+        assert all(work.wait() for work in works)
+
+
+@case
+def a_message_is_taken_from_whoever_sends_first(group: Group) -> None:
+    for tag, count in ((0, 4), (7, 50_001)):
+        if group.rank:
+            for turn in range(3):
+                group.send(np.full(count, group.rank * 10 + turn), 0, tag=tag)
+            continue
+        came: list[list[int]] = [[] for _ in range(group.size)]
+        for number in range(3 * (group.size - 1)):
+            out = np.empty(count, np.int64)
+            work = group.recv(out, None, tag=tag, async_op=number % 2 == 1)
+            assert work.wait() and (out == out[0]).all()
+            came[work.source_rank()].append(int(out[0]))
+        assert came[1:] == [[r * 10 + turn for turn in range(3)] for r in range(1, group.size)]
+
+
+Step = tuple[str, int, int, int, bool]  # verb, elements a rank, which op or root, which dtype, async?
+VERBS = (
+    "all_reduce",
+    "broadcast",
+    "all_gather",
+    "reduce_scatter",
+    "reduce",
+    "all_to_all",
+    "gather",
+    "scatter",
+    "barrier",
+)
+
+
+def begin(group: Group, step: Step) -> Callable[[], None]:
+    """Start one collective, and give back what waits for it and compares with NumPy."""
+    verb, count, pick, kind, async_op = step
+    dtype = (np.int64, np.float32, np.uint8)[kind]
+    w, r, root = group.size, group.rank, pick % group.size
+    op = ("sum", "max", "min")[pick % 3]
+    reduced = {"sum": np.add, "max": np.maximum, "min": np.minimum}[op]
+    if verb == "barrier":
+        work = group.barrier(async_op=async_op)
+        return lambda: work.wait() and None  # type: ignore[return-value]
+    wide = count * (w if verb in ("reduce_scatter", "all_to_all", "scatter") else 1)
+    parts = per_rank(group, wide, dtype)  # type: ignore[arg-type]
+    mine, out = parts[r].copy(), np.zeros(count * w, dtype)
+    total = parts[0].copy()
+    for part in parts[1:]:
+        total = reduced(total, part)
+    blocks = [part.reshape(w, -1)[r] for part in parts] if verb == "all_to_all" else []
+    if verb == "all_reduce":
+        work, result, expected = group.all_reduce(mine, op, async_op=async_op), mine, total
+    elif verb == "reduce":
+        work, result = group.reduce(mine, root, op, async_op=async_op), mine
+        expected = total if r == root else parts[r]
+    elif verb == "broadcast":
+        work, result, expected = group.broadcast(mine, root, async_op=async_op), mine, parts[root]
+    elif verb == "all_gather":
+        work, result, expected = group.all_gather(out, mine, async_op=async_op), out, np.concatenate(parts)
+    elif verb == "reduce_scatter":
+        result = out[:count]
+        work, expected = group.reduce_scatter(result, mine, op, async_op=async_op), total.reshape(w, -1)[r]
+    elif verb == "all_to_all":
+        work, result, expected = group.all_to_all(out, mine, async_op=async_op), out, np.concatenate(blocks)
+    elif verb == "gather":
+        at_root = r == root
+        work, result = group.gather(mine, out if at_root else None, root, async_op=async_op), out
+        expected = np.concatenate(parts) if at_root else np.zeros_like(out)
+    else:
+        result = out[:count]
+        work = group.scatter(result, mine if r == root else None, root, async_op=async_op)
+        expected = parts[root].reshape(w, -1)[r]
+
+    def check() -> None:
+        assert work.wait() and (result == expected).all(), (step, result, expected)
+
+    return check
+
+
+def run_sequence(group: Group, steps: Sequence[Step]) -> None:
+    for check in [begin(group, step) for step in steps]:
+        check()
+
+
+@case
+def mixed_sequences_are_right(group: Group) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        picks = rng.integers(0, [len(VERBS), 5, 8, 3, 2], (12, 5))
+        run_sequence(group, [(VERBS[v], (0, 1, 5, 997, 20_011)[n], p, k, bool(a)) for v, n, p, k, a in picks])
+
+
+@case
 def objects_travel_without_pickle(group: Group) -> None:
     value = {"rank": group.rank, "list": [1, 2.5, None, True], "bytes": b"x" * group.rank * 1000}
     everybody = group.all_gather_object(value)
@@ -352,13 +457,24 @@ class TestAlone(GroupBehaviour):
 
 class TestLocal(GroupBehaviour):
     __test__ = True
-    worlds = [1, 2, 3, 4, 5, 8]
+    worlds = [1, 2, 3, 4, 5, 6, 7, 8]
 
     def check(self, world: int, name: str, paths: pytest.TempPathFactory) -> None:
         def body(transport: LocalTransport) -> None:
             CASES[name](Group(transport))
 
         run_threads(world, body)
+
+
+STEPS = st.tuples(
+    st.sampled_from(VERBS), st.integers(0, 300), st.integers(0, 7), st.integers(0, 2), st.booleans()
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(world=st.integers(1, 8), steps=st.lists(STEPS, min_size=1, max_size=10))
+def test_any_sequence_of_collectives_is_right(world: int, steps: list[Step]) -> None:
+    run_threads(world, lambda transport: run_sequence(Group(transport, timeout=30), steps))
 
 
 class JobBehaviour(GroupBehaviour):

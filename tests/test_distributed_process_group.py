@@ -187,8 +187,15 @@ def test_only_tensors_and_arrays_are_taken(alone: pytest.MonkeyPatch) -> None:
             ValueError, match=r"all tensors must be float64 of shape \(2,\), got float64 of shape"
         ):
             dist.all_gather([np.ones(1)], np.ones(2))
-        with pytest.raises(ValueError, match="tag must be 0"):
+        with pytest.raises(ValueError, match="a rank cannot send with itself"):
             dist.isend(np.ones(1), 0, tag=3)
+        with pytest.raises(ValueError, match="from any rank needs another rank"):
+            dist.recv(np.ones(1))
+        with pytest.raises(RuntimeError, match="op must be isend or irecv"):
+            dist.P2POp(dist.send, np.ones(1), 0)
+        with pytest.raises(ValueError, match="a list of at least one P2POp, got "):
+            dist.batch_isend_irecv([])
+        dist.monitored_barrier()
         with pytest.raises(ValueError, match="rank must be one of"):
             dist.broadcast(np.ones(1), src=5)
     finally:

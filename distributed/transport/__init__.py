@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..call import Call
-from ..errors import PeerFailure
+from ..errors import DistributedError, PeerFailure
 from ..reduction import Combine
 
+TAGGED = 1 << 32  # conversations of messages with a tag t have their group's number + t * TAGGED
 ABORT_BYTES = 64 * 1024  # of traceback text
 
 
@@ -74,6 +75,10 @@ class Channel:
         """
         raise NotImplementedError
 
+    def ready(self, peer: int) -> bool:
+        """Whether a message from `peer` has begun to arrive that no `exchange` has taken."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Give back what the channel holds."""
 
@@ -89,7 +94,21 @@ class Transport:
     spare_cores = (
         False  # whether each rank of this host has a second core, on which communication can overlap
     )
+    failure: DistributedError | None = None  # what ends all waits
+    gone: dict[int, str] = {}  # how ranks have left, by rank
     one_host = True  # whether peers can read each other's memory: then a plan with the fewest rounds is best
+
+    def trouble(self, members: Sequence[int]) -> DistributedError | None:
+        """Why nothing will come from any of `members`, others than this rank: a failure, or all have gone."""
+        if self.failure is not None:
+            return self.failure
+        gone = {m: self.gone[m] for m in members if m in self.gone}
+        if len(gone) < len(members):
+            return None
+        rank, how = next(iter(gone.items()))
+        return PeerFailure(
+            f"[distributed] rank {rank} {how} while a message from any rank is waited for", rank
+        )
 
     def channel(self, number: int, members: Sequence[int]) -> Channel:
         """Open conversation `number` among `members`, which all open it; does not wait for them."""

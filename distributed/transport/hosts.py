@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..call import Call
-from ..errors import CollectiveMismatch
+from ..errors import CollectiveMismatch, DistributedError
 from . import Channel, Incoming, Outgoing, Pace, Transport
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class HostsTransport(Transport):
             outer.on_news = self._pass_on
             if outer.failure is not None:
                 self._pass_on()
+
+    def trouble(self, members: Sequence[int]) -> DistributedError | None:
+        return self.outer.trouble(members)
 
     def channel(self, number: int, members: Sequence[int]) -> Channel:
         here = [m for m in members if self.hosts[m] == self.hosts[self.rank]]
@@ -97,6 +100,11 @@ class HostsChannel(Channel):
         far_recvs = [r for r in recvs if r.peer not in place]
         if far_sends or far_recvs:
             yield from self.far.exchange(call, far_sends, far_recvs, pace)
+
+    def ready(self, peer: int) -> bool:
+        if peer in self._near_place and self.near is not None:
+            return self.near.ready(self._near_place[peer])
+        return self.far.ready(peer)
 
     def exchange_near(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace

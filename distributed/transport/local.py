@@ -42,6 +42,14 @@ class LocalTransport(Transport):
     def __init__(self, world: World, rank: int) -> None:
         self.world, self.rank, self.world_size = world, rank, world.size
 
+    @property
+    def failure(self) -> DistributedError | None:  # type: ignore[override]
+        return None if self.world.aborter == self.rank else self.world.aborted
+
+    @property
+    def gone(self) -> dict[int, str]:  # type: ignore[override]
+        return self.world.ended
+
     def channel(self, number: int, members: Sequence[int]) -> LocalChannel:
         return LocalChannel(self, number, members)
 
@@ -62,6 +70,9 @@ class LocalChannel(Channel):
     def __init__(self, transport: LocalTransport, number: int, members: Sequence[int]) -> None:
         self.transport, self.number, self.members = transport, number, list(members)
         self.rank = self.members.index(transport.rank)
+
+    def ready(self, peer: int) -> bool:
+        return bool(self.transport.world.wire(self.number, self.members[peer], self.transport.rank))
 
     def exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace

@@ -18,12 +18,13 @@ import numpy as np
 
 from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
-from . import ABORT_BYTES, Channel, Incoming, Outgoing, Pace, Transport, peer_failure
+from . import ABORT_BYTES, TAGGED, Channel, Incoming, Outgoing, Pace, Transport, peer_failure
 
 PIECE_BYTES = 1 << 20
 INLINE_BYTES = 16 * 1024  # of payload that travel in one message with the header
 HEARTBEAT, SILENCE = 1.0, 10.0  # s: as in shm
 POLL = 0.02  # s between looks of the watcher
+_NUMBER_BITS = 12  # of MPI's tag for the number of the conversation; the rest for a message's own tag
 _SIZE = struct.Struct("<Q")
 _HEAD = _SIZE.size + HEADER_BYTES
 
@@ -142,9 +143,12 @@ class MpiTransport(Transport):
 
 class MpiChannel(Channel):
     def __init__(self, transport: MpiTransport, number: int, members: Sequence[int]) -> None:
-        self.transport, self.tag, self.members = transport, number, list(members)
+        self.transport, self.tag, self.members = transport, _mpi_tag(transport, number), list(members)
         self.rank = self.members.index(transport.rank)
         self._byte = transport.MPI.BYTE
+
+    def ready(self, peer: int) -> bool:
+        return bool(self.transport.comm.Iprobe(self.members[peer], self.tag))
 
     def exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
@@ -161,6 +165,17 @@ class MpiChannel(Channel):
             if error is not self.transport.failure:
                 self.transport.abort(str(error), mismatch=True)
             raise
+
+
+def _mpi_tag(transport: MpiTransport, number: int) -> int:
+    """The tag of MPI for a conversation. Raises ValueError if this MPI has none so large."""
+    tag, low = divmod(number, TAGGED)
+    combined, most = tag << _NUMBER_BITS | low, transport.comm.Get_attr(transport.MPI.TAG_UB)
+    if combined > most:
+        raise ValueError(
+            f"[distributed] over this MPI a message's tag must be at most {most >> _NUMBER_BITS}, got {tag}"
+        )
+    return combined
 
 
 def _spans(size: int) -> list[int]:

@@ -220,6 +220,9 @@ class ShmChannel(Channel):
                 self.transport.abort(str(error), mismatch=True)
             raise
 
+    def ready(self, peer: int) -> bool:
+        return self._ins[peer].ready()
+
     def close(self) -> None:
         # Ours stays with those peers that have yet to read the last messages in it.
         self.transport.forget(self.segment_id)

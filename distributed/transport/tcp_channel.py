@@ -258,6 +258,10 @@ class TcpChannel(Channel):
                 transport.abort(str(error), mismatch=True)
             raise
 
+    def ready(self, peer: int) -> bool:
+        box = self.inbox(self.members[peer])
+        return box is not None and (box.held() > 0 or bool(select.select([box.socket], [], [], 0)[0]))
+
     def close(self) -> None:
         self.transport.forget(self)
         for box in self._outs.values():
