@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .hooks import GradBucket
     from .join import Join, Joinable, JoinHook
     from .reproducible import KeyedDataset, ShardSampler
+    from .sharded import ShardedDataParallel
     from .sync_batch_norm import SyncBatchNorm
     from .zero import ZeroRedundancyOptimizer
 
@@ -29,6 +30,7 @@ LATE = {  # collectives alone need no layers
     "Joinable": "join",
     "KeyedDataset": "reproducible",
     "ShardSampler": "reproducible",
+    "ShardedDataParallel": "sharded",
     "SyncBatchNorm": "sync_batch_norm",
     "ZeroRedundancyOptimizer": "zero",
 }
@@ -60,6 +62,7 @@ __all__ = [
     "PeerFailure",
     "ProcessGroup",
     "ShardSampler",
+    "ShardedDataParallel",
     "SyncBatchNorm",
     "Work",
     "ZeroRedundancyOptimizer",

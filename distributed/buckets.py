@@ -86,19 +86,28 @@ def make_buckets(
     """Buckets of at most cap_bytes (a larger parameter has its own), filled from the last parameter on, as
     backward does.
     """
-    runs: list[list[tuple[str, Any]]] = []
     early = group.transport is not None and group.transport.spare_cores
+    first = min(FIRST_BUCKET_BYTES, cap_bytes) if early else cap_bytes
+    runs = bucket_runs(parameters, cap_bytes, first)
+    return [Bucket(i, run, group, multiple) for i, run in enumerate(runs)]
+
+
+def bucket_runs(
+    parameters: Sequence[tuple[str, Any]], cap_bytes: int, first_bytes: int | None = None
+) -> list[list[tuple[str, Any]]]:
+    """The parameters of each bucket, from the last on, each of one dtype. first_bytes: a lower limit for the first."""
+    runs: list[list[tuple[str, Any]]] = []
     open_runs: dict[np.dtype, tuple[list[tuple[str, Any]], int]] = {}
     for item in reversed(parameters):
         array = item[1].array
         run, size = open_runs.get(array.dtype, ([], 0))
-        limit = min(FIRST_BUCKET_BYTES, cap_bytes) if early and len(runs) <= 1 else cap_bytes
+        limit = first_bytes if first_bytes is not None and len(runs) <= 1 else cap_bytes
         if not run or size + array.nbytes > limit:
             run, size = [], 0
             runs.append(run)
         run.append(item)
         open_runs[array.dtype] = (run, size + array.nbytes)
-    return [Bucket(i, run, group, multiple) for i, run in enumerate(runs)]
+    return runs
 
 
 def broadcast_coalesced(group: Group, tensors: Sequence[Any], root: int = 0) -> None:

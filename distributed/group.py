@@ -109,7 +109,7 @@ class Group(Messages):
         return self._do(text, lambda r, call, pace: r.all_gather(call, source, target, pace), async_op, back)
 
     def reduce_scatter(
-        self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False
+        self, out: np.ndarray, array: np.ndarray, op: str = "sum", *, async_op: bool = False, name: str = ""
     ) -> Work:
         """out [n] = reduction over ranks of block `rank` of array [size * n], which keeps its values."""
         if self._on_gpu(out):
@@ -118,7 +118,7 @@ class Group(Messages):
         source, _ = readable(array)
         target, back = writable("reduce_scatter", out)
         self._check_blocks("reduce_scatter", source, target)
-        text = text_of("reduce_scatter", source.dtype, source.size, op)
+        text = text_of("reduce_scatter", source.dtype, source.size, op, name)
         if self.size == 1:
             target[...] = source
         return self._do(
