@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from ringgrad.distributed.checks import Finding
 from ringgrad.launch.environment import Environment
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
-LAUNCHERS = ("PMI", "PMIX", "OMPI", "PRTE", "RINGGRAD_", "SLURM_")
+LAUNCHERS = ("PMI", "PMIX", "OMPI_COMM_WORLD", "RINGGRAD_", "SLURM_")
 OPENMPI, MPICH = "Open MPI v5.0.11, package: Open MPI root@x", "MPICH Version:      5.0.2"
 
 
@@ -130,10 +129,20 @@ def test_under_mpirun(transport: str) -> None:
 
 def test_an_mpirun_of_another_mpi_fails_with_advice() -> None:
     pytest.importorskip("mpi4py")
-    env: dict[str, Any] = {"RANK": "0", "SIZE": "2", "LOCAL_RANK": "0", "LOCAL_SIZE": "2"}
-    done = doctor(sys.executable, **{f"OMPI_COMM_WORLD_{name}": value for name, value in env.items()})
+    if checks.flavour(checks.launcher_version()) == "openmpi":
+        other, loaded, names = (
+            "MPICH",
+            "Open MPI",
+            ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+        )
+    else:
+        other, loaded = "Open MPI", "MPICH"
+        names = tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
+    done = doctor(sys.executable, **dict(zip(names, ("0", "2", "0", "2"))))
     assert done.returncode == 1
-    assert "is Open MPI's, and mpi4py has loaded MPICH" in done.stdout and "do: use the mpirun" in done.stdout
+    assert (
+        f"is {other}'s, and mpi4py has loaded {loaded}" in done.stdout and "do: use the mpirun" in done.stdout
+    )
 
 
 def test_variables_that_contradict_each_other_are_a_finding() -> None:
