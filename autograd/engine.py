@@ -396,7 +396,11 @@ def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
     else:
         if type(g) not in array_namespace:
             g = np.array(g)  # NumPy's arithmetic makes scalars of 0-d arrays
-        elif g.base is not None or _held(g) > _OWNED or not writable(g):
+        elif (
+            g.base is not None
+            or _held(g) > _OWNED
+            or not (g.flags.writeable if type(g) is np.ndarray else writable(g))
+        ):
             g = g.copy()
         if g.dtype is not leaf.array.dtype:
             g = g.astype(leaf.array.dtype, copy=False)
@@ -406,6 +410,13 @@ def accumulate_grad(leaf: Any, g: Any, create: bool) -> None:
     if leaf._whole_hooks:
         for hook in list(leaf._whole_hooks.values()):
             hook(leaf)
+
+
+def as_array(value: Any, dtype: Any = None) -> Any:
+    """np.asarray for what is no array of a backend already."""
+    if type(value) in array_namespace and type(value) is not np.ndarray:
+        return value if dtype is None else value.astype(dtype, copy=False)
+    return np.asarray(value, dtype)
 
 
 def ones_beside(array: Any) -> Any:

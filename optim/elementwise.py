@@ -99,7 +99,7 @@ class Flat:
                 f" came {list(held.array.shape)}"
             )
         else:
-            home[...] = held.array
+            home[...] = held.array if self.xp is np else self.xp.asarray(held.array)
         self.homes[name][i] = home
         return wrap(home)
 

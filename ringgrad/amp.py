@@ -38,6 +38,7 @@ FULL = (
     "prod",
     "smooth_l1",
 )
+FULL_ON_CUDA = ("layer_norm", "log_softmax", "rms_norm", "softmax")  # PyTorch's list for GPUs is longer
 DEVICES = ("cpu", "cuda")
 
 
@@ -85,14 +86,21 @@ def cast(t: Any, target: np.dtype[Any]) -> Any:
     return made
 
 
-def _casting(prepare: Callable[..., Any] | None, full: bool) -> Callable[..., Any]:
+def _casting(prepare: Callable[..., Any] | None, full: bool, only: str | None) -> Callable[..., Any]:
     def prepared(*args: Any, **kw: Any) -> Any:
-        if state.enabled["cpu"]:
-            target = F32 if full else state.dtype["cpu"].numpy
+        device = _device_of(args)
+        if state.enabled[device] and only in (None, device):
+            target = F32 if full else state.dtype[device].numpy
             args = tuple(cast(a, target) for a in args)
         return (args, kw) if prepare is None else prepare(*args, **kw)
 
     return prepared
+
+
+def _device_of(args: tuple[Any, ...]) -> str:
+    """Where an op's first tensor is."""
+    first = next((a for a in args if isinstance(a, Variable)), None)
+    return "cpu" if first is None or isinstance(first.array, np.ndarray) else "cuda"
 
 
 class Casts:
@@ -107,9 +115,11 @@ class Casts:
             self.users += 1
             if self.users == 1:
                 for name, op in registry.items():
-                    if name.startswith(LOW) or name in FULL:
+                    on_cuda = name in FULL_ON_CUDA
+                    if name.startswith(LOW) or name in FULL or on_cuda:
                         self.before[op] = op.prepare
-                        op.prepare = _casting(op.prepare, name in FULL)
+                        full = on_cuda or name in FULL
+                        op.prepare = _casting(op.prepare, full, "cuda" if on_cuda else None)
 
     def end(self) -> None:
         with self.lock:
@@ -347,6 +357,7 @@ class GradScaler:
 
     def _unscale(self, optimizer: Any, inverse: Any) -> dict[str, Any]:
         overflowed, seen = False, False
+        on_gpu: Any = None  # whether all is finite there; the host looks once
         for group in optimizer.param_groups:
             for p in group["params"]:
                 grad = p._grad
@@ -359,9 +370,14 @@ class GradScaler:
                         " run the model within autocast"
                     )
                 seen = True
-                overflowed = overflowed or not np.isfinite(g).all()
+                if isinstance(g, np.ndarray):
+                    overflowed = overflowed or not np.isfinite(g).all()
+                else:
+                    finite = (g - g == 0).all()
+                    on_gpu = finite if on_gpu is None else on_gpu & finite
                 g *= g.dtype.type(inverse)
                 grad._version[0] += 1
+        overflowed = overflowed or (on_gpu is not None and not bool(on_gpu))
         return {self._device: wrap(np.array(overflowed, np.float32))} if seen else {}
 
     def step(self, optimizer: Any, *args: Any, **kw: Any) -> Any:

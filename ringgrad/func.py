@@ -17,7 +17,7 @@ import numpy as np
 
 from .autograd import enable_grad, engine
 from .autograd import grad as _grad
-from .autograd.engine import Variable, wrap
+from .autograd.engine import Variable, ones_beside, wrap
 from .autograd.mode import mode
 from .autograd.op import tensor_ops
 from .tensor import functions
@@ -238,7 +238,7 @@ def grad_and_value(func: Fn, argnums: int | tuple[int, ...] = 0, has_aux: bool =
                 came = list(y.array.shape) if isinstance(y, Variable) else type(y).__name__
                 raise RuntimeError(f"[grad] func must return a 0-d Tensor, came {came}")
             create = recording and _joined([y])
-            found = iter(_gradients([y], xs, [wrap(np.ones((), y.array.dtype))], create))
+            found = iter(_gradients([y], xs, [wrap(ones_beside(y.array))], create))
         grads = tree_map(lambda t: next(found) if isinstance(t, Variable) else t, inner)
         value = _plain(y, create)
         return _plain(grads, create), (value, _plain(aux, create)) if has_aux else value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import Variable, as_array, wrap
 from . import functions as f
 from .creation import finish
 from .dtypes import I64, to_numpy
@@ -317,7 +317,7 @@ def triu_indices(
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     """Flat positions as one tensor a dimension."""
     shape = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
-    return tuple(wrap(np.asarray(i, I64)) for i in np.unravel_index(indices.array, shape))
+    return tuple(wrap(as_array(i, I64)) for i in np.unravel_index(indices.array, shape))
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:

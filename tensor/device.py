@@ -6,11 +6,13 @@ and how one is made there (`make`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from ..autograd.engine import array_namespace
+from ..autograd.engine import Variable, array_namespace
 
 
 class device:
@@ -120,6 +122,32 @@ def make(name: str, d: Any, *args: Any) -> Any:
     cp = load()
     with cp.cuda.Device(found.index):
         return getattr(cp, name)(*args)
+
+
+def by_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that NumPy computes: tensors on a GPU are copied to the CPU, results back. Recorded."""
+
+    @wraps(function)
+    def call(*args: Any, **kw: Any) -> Any:
+        if len(array_namespace) == 1:
+            return function(*args, **kw)
+        given = (*args, *kw.values())
+        home = next((of(a.array) for a in given if isinstance(a, Variable) and of(a.array) is not cpu), None)
+        if home is None:
+            return function(*args, **kw)
+        there = {k: _placed(v, cpu) for k, v in kw.items()}
+        return _placed(function(*(_placed(a, cpu) for a in args), **there), home)
+
+    return call
+
+
+def _placed(value: Any, place: device) -> Any:
+    if isinstance(value, Variable):
+        return value.to(device=place)
+    if isinstance(value, tuple):
+        parts = [_placed(v, place) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def seed_gpus(seed: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import Variable, as_array, wrap
 from . import functions as f
 from .dtypes import F64, category
 from .functions import Number
@@ -75,7 +75,7 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     """input to the power of exponent, in float64."""
     wide = [_p.cast(t, dtype=F64) if isinstance(t, Variable) else t for t in (input, exponent)]
     if not isinstance(wide[0], Variable):
-        wide[0] = wrap(np.asarray(wide[0], F64))
+        wide[0] = wrap(as_array(wide[0], F64))
     return _p.pow(*wide)
 
 
@@ -87,7 +87,7 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 def frexp(input: Tensor) -> tuple[Tensor, Tensor]:
     """Mantissas in [0.5, 1) and integer exponents of 2."""
     mantissa, exponent = np.frexp(input.array)
-    return wrap(np.asarray(mantissa)), wrap(np.asarray(exponent))
+    return wrap(as_array(mantissa)), wrap(as_array(exponent))
 
 
 def rsub(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:

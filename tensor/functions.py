@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.engine import Variable, read, wrap
+from ..autograd.engine import Variable, array_namespace, as_array, read, wrap
 from ..autograd.op import tensor_ops
 from . import ops as _ops  # noqa: F401  (declares all ops)
 from .dtypes import F32, F64, category, to_numpy
@@ -456,11 +456,12 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Indices of the elements that are not zero: one row each, or one tensor a dimension."""
-    found = np.nonzero(input.array if input.ndim else input.array.reshape(1))
+    xp = array_namespace[type(input.array)]
+    found = xp.nonzero(input.array if input.ndim else input.array.reshape(1))
     if as_tuple:
         return tuple(wrap(i) for i in found)
-    rows = np.stack(found, axis=1) if input.ndim else np.zeros((len(found[0]), 0), np.int64)
-    return wrap(np.ascontiguousarray(rows))
+    rows = xp.stack(found, axis=1) if input.ndim else xp.zeros((len(found[0]), 0), np.int64)
+    return wrap(as_array(rows))
 
 
 # ---- products
@@ -537,7 +538,7 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """|input - other| <= atol + rtol * |other|, element by element."""
-    return wrap(np.asarray(np.isclose(input.array, other.array, rtol, atol, equal_nan)))
+    return wrap(as_array(np.isclose(input.array, other.array, rtol, atol, equal_nan)))
 
 
 def allclose(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.engine import wrap
+from ..autograd.engine import as_array, wrap
 from . import functions as f
 from .arranging import vander as vander
 from .dtypes import category
@@ -139,7 +139,7 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     m, n = A.shape[-2:]
     u, s, vh = np.linalg.svd(A.array, full_matrices=False)
     used = s > limit * s.max(axis=-1, keepdims=True, initial=0)
-    rank = wrap(np.asarray(used.sum(axis=-1)))
+    rank = wrap(as_array(used.sum(axis=-1)))
     if A.requires_grad:
         X = f.matmul(_l.pinv(A, rtol=limit, hermitian=False), right)
     else:
@@ -320,7 +320,7 @@ def matrix_rank(
     top = values.max(axis=-1, keepdims=True, initial=0)
     absolute = 0.0 if tol is None and atol is None else float(tol if atol is None else atol)
     limit = np.maximum(absolute, (_tolerance(A, tol if atol is None else atol, rtol)) * top)
-    return wrap(np.asarray((values > limit).sum(axis=-1)))
+    return wrap(as_array((values > limit).sum(axis=-1)))
 
 
 # ---- products

@@ -40,6 +40,7 @@ def _in_place(op: Any, x: Any, *others: Any, **kw: Any) -> Any:
         write is None
         or listeners
         or x._base is not None
+        or not isinstance(x.array, np.ndarray)
         or not x.array.flags.carray
         or any(t._needs for t in (x, *others))
     ):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd.engine import Variable, wrap
+from ..autograd.engine import Variable, as_array, wrap
+from .device import by_the_host
 from .dtypes import F32, F64, I64, category
 from .functions import Extreme
 from .ops import index as _index
@@ -125,12 +126,13 @@ def unique(
     )
     if not return_inverse and not return_counts:
         return wrap(found)
-    parts = [wrap(np.asarray(part)) for part in found]
+    parts = [wrap(as_array(part)) for part in found]
     if return_inverse and dim is None:
         parts[1] = wrap(parts[1].array.reshape(array.shape))
     return tuple(parts)
 
 
+@by_the_host
 def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
@@ -146,7 +148,7 @@ def unique_consecutive(
     new[1:] = (rows[1:] != rows[:-1]).reshape(max(n - 1, 0), -1).any(axis=1)
     starts = np.flatnonzero(new)
     out = rows[starts] if dim is None else np.moveaxis(rows[starts], 0, dim)
-    parts = [wrap(np.ascontiguousarray(out))]
+    parts = [wrap(np.ascontiguousarray(out) if isinstance(out, np.ndarray) else out)]
     if return_inverse:
         inverse = np.cumsum(new) - 1
         parts.append(wrap(inverse.reshape(array.shape) if dim is None else inverse))
@@ -158,6 +160,7 @@ def unique_consecutive(
 # ---- search
 
 
+@by_the_host
 def searchsorted(
     sorted_sequence: Tensor,
     input: Any,
@@ -202,8 +205,8 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Whether each element is among `test_elements`."""
-    a, b = (t.array if isinstance(t, Variable) else np.asarray(t) for t in (elements, test_elements))
-    return wrap(np.asarray(np.isin(a, b, assume_unique, invert)))
+    a, b = (t.array if isinstance(t, Variable) else as_array(t) for t in (elements, test_elements))
+    return wrap(as_array(np.isin(a, b, assume_unique, invert)))
 
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
@@ -266,7 +269,7 @@ def histogram(
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
     """How many elements over `dim` are not zero."""
     axis = dim if dim is None or isinstance(dim, int) else tuple(dim)
-    return wrap(np.asarray(np.count_nonzero(input.array, axis)))
+    return wrap(as_array(np.count_nonzero(input.array, axis)))
 
 
 def argwhere(input: Tensor) -> Tensor:
@@ -290,6 +293,7 @@ def _fractions(q: Any, like: Any) -> Any:
 MODES = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
+@by_the_host
 def _quantile(input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str, skip: bool) -> Tensor:
     if input.array.dtype not in (F32, F64):
         raise RuntimeError(f"[quantile] the dtype must be float32 or float64, came {input.dtype}")

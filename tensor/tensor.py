@@ -781,7 +781,9 @@ class Tensor(Variable):
         return apply_inplace(_p.pow, self, other)
 
     def copy_(self, src: Any, non_blocking: Any = False) -> Tensor:
-        """Overwrites the elements with those of `src`, cast and broadcast."""
+        """Overwrites the elements with those of `src`, cast, broadcast, and from whichever device."""
+        if len(array_namespace) > 1 and isinstance(src, Variable) and type(src.array) is not type(self.array):
+            src = methods.placed(src, self.device, bool(non_blocking))
         return apply_inplace(_p.copy, self, src if isinstance(src, Variable) else creation.as_tensor(src))
 
     def fill_(self, value: Any) -> Tensor:

@@ -12,6 +12,7 @@ from ...autograd.inplace import apply_inplace
 from ...tensor import Tensor, functions, generator
 from ...tensor.ops import activation as ops
 from ...tensor.ops import pointwise, shape
+from ...tensor.random import default_generator
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -246,7 +247,7 @@ def gumbel_softmax(
     logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
 ) -> Tensor:
     """Samples of the Gumbel-softmax distribution (arXiv:1611.00712); `hard`: one-hot, with the soft gradient."""
-    drawn = generator.default_generator.exponential(logits.array.shape, 1.0, dtype=logits.array.dtype)
+    drawn = default_generator(logits).exponential(logits.array.shape, 1.0, dtype=logits.array.dtype)
     soft = ops.softmax((logits - wrap(drawn).log()) / tau, dim=dim)
     if not hard:
         return soft

@@ -12,6 +12,7 @@ import numpy as np
 from ...autograd.engine import wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
+from ...tensor.device import by_the_host
 from ...tensor.ops import pointwise
 
 Tap = tuple[np.ndarray, Any]  # whole-numbered places along a dimension, and their weights (None: 1)
@@ -38,6 +39,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     return functions.matmul(base, theta.transpose(1, 2)).reshape((n, *spatial, dims))
 
 
+@by_the_host
 def grid_sample(
     input: Tensor,
     grid: Tensor,

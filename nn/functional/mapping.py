@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import wrap
+from ...autograd.engine import array_namespace, wrap
 from ...autograd.op import describe, tensor_ops
 from ...tensor import Tensor, functions
 from ...tensor.dtypes import BOOL, I64, category
@@ -106,8 +106,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise RuntimeError(
             f"[one_hot] class values must be smaller than num_classes {num_classes}, came {int(index.max())}"
         )
-    hot = np.zeros((index.size, num_classes), I64)
-    hot[np.arange(index.size), index.reshape(-1)] = 1
+    xp = array_namespace[type(index)]
+    hot = xp.zeros((index.size, num_classes), I64)
+    hot[xp.arange(index.size), index.reshape(-1)] = 1
     return wrap(hot.reshape(*index.shape, num_classes))
 
 
@@ -180,8 +181,9 @@ def _repeat_heads(query: Tensor, t: Tensor) -> Tensor:
 def _additive(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
     dtype = query.array.dtype
     if mask.array.dtype == BOOL:
-        zero = np.zeros((), dtype)
-        return wrap(np.where(mask.array, zero, dtype.type(-math.inf)))
+        bias = array_namespace[type(mask.array)].zeros(mask.array.shape, dtype)
+        bias[~mask.array] = -math.inf
+        return wrap(bias)
     if category(mask.array.dtype) != 2:
         raise RuntimeError(
             f"[scaled_dot_product_attention] attn_mask must be bool or floating, came {describe(mask)}"

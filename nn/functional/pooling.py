@@ -191,7 +191,7 @@ def _edges(n: int, out: int) -> tuple[np.ndarray, np.ndarray]:
 
 def along(x: Tensor, dim: int, matrix: np.ndarray) -> Tensor:
     """A linear map (out, in) of one dimension."""
-    weight = wrap(matrix.astype(x.array.dtype))
+    weight = wrap(matrix.astype(x.array.dtype)).to(x.device)
     moved = shape.transpose(x, dim0=dim, dim1=-1)
     return shape.transpose(_linear.linear(moved, weight), dim0=dim, dim1=-1)
 

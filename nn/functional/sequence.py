@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable, wrap
+from ...autograd.engine import Variable, array_namespace, wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
+from ...tensor.device import by_the_host
 from ...tensor.dtypes import category
 from ...tensor.ops import pointwise, shape
 from ...tensor.ops import reduce as _reduce
@@ -43,6 +44,7 @@ def _rows_of_targets(targets: Tensor, lengths: np.ndarray, batch: int) -> np.nda
     return rows
 
 
+@by_the_host
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,
@@ -144,11 +146,13 @@ def embedding_bag(
         )
     at, inside = _bags(input, offsets, include_last_offset)
     flat = input.array.reshape(-1)
-    index = flat[at] if flat.size else np.zeros(at.shape, np.int64)
+    xp = array_namespace[type(flat)]
+    at, inside = xp.asarray(at), xp.asarray(inside)
+    index = flat[at] if flat.size else xp.zeros(at.shape, np.int64)
     if padding_idx is not None:
         padding_idx %= weight.array.shape[0]
         inside = inside & (index != padding_idx)
-    index = np.where(inside, index, 0)
+    index = xp.where(inside, index, 0)
     rows = embedding(wrap(index), weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
     hidden = wrap(~inside[..., None])
     if mode == "max":
@@ -181,7 +185,7 @@ def _bags(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[np
             f" {offsets if offsets is None else describe(offsets)}"
         )
     size = input.array.size
-    starts = offsets.array
+    starts = offsets.cpu().array
     if starts.size and starts[0] != 0:
         raise ValueError(f"[embedding_bag] offsets must start with 0, came {int(starts[0])}")
     if starts.size and starts.max() > size:

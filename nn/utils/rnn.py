@@ -157,7 +157,8 @@ def pad_sequence(
             )
         short = longest - len(s.array)
         if short:
-            border = creation.full((short, *s.array.shape[1:]), padding_value, dtype=s.dtype)
+            shape = (short, *s.array.shape[1:])
+            border = creation.full(shape, padding_value, dtype=s.dtype, device=s.device)
             s = functions.cat([border, s] if padding_side == "left" else [s, border])
         filled.append(s)
     return functions.stack(filled, 0 if batch_first else 1)

@@ -35,12 +35,12 @@ def broadcast_all(*values: Any) -> tuple[Any, ...]:
 
 def standard_normal(shape: Sequence[int], like: Any) -> Any:
     """Normal numbers of mean 0 and variance 1 in the dtype of a tensor."""
-    return random.randn(tuple(shape), dtype=like.dtype)
+    return random.randn(tuple(shape), dtype=like.dtype, device=like.device)
 
 
 def standard_uniform(shape: Sequence[int], like: Any) -> Any:
     """Uniform numbers in [0, 1) in the dtype of a tensor."""
-    return random.rand(tuple(shape), dtype=like.dtype)
+    return random.rand(tuple(shape), dtype=like.dtype, device=like.device)
 
 
 def finfo(t: Any) -> Any:

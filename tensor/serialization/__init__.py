@@ -127,7 +127,7 @@ def load(
 
     The format is recognised by content, checksums are verified, and no file makes this take much more memory
     than its own size. `f`: a path or a file opened for binary reading. `map_location`: None, a device, its
-    name, a dict of names or a function, as in PyTorch; tensors arrive on the CPU, so it must come to "cpu".
+    name, a dict of names or a function, as in PyTorch; tensors arrive on the CPU, or on the GPU that it names.
 
     Nothing in a file is run, unless the caller passes `weights_only=False` (or sets PyTorch's
     TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1): then a file that holds more than data, such as a whole module, is unpickled,
@@ -139,10 +139,25 @@ def load(
         CheckpointError (a RuntimeError): the file is damaged, cut off, foreign, or needs more than data
         types (a pickle.UnpicklingError too where it names a class). FileNotFoundError, OSError: it cannot be opened.
     """
-    _check_location(map_location)
+    place = _check_location(map_location)
     with Source(f if _path(f) is None else _path(f)) as source:
         source.trusted = weights_only is False or (weights_only is None and _forced())
-        return _read(source)
+        loaded = _read(source)
+    if place is not None:
+        _move(loaded, place)
+    return loaded
+
+
+def _move(loaded: Any, place: Any) -> None:
+    """Moves the tensors in nested dicts, lists and tuples to a GPU; tensors that share memory no longer do."""
+    from ..device import move
+    from ..tensor import Tensor
+
+    if isinstance(loaded, Tensor):
+        loaded.array = move(loaded.array, place)
+    elif isinstance(loaded, dict | list | tuple):
+        for part in loaded.values() if isinstance(loaded, dict) else loaded:
+            _move(part, place)
 
 
 def _forced() -> bool:
@@ -210,9 +225,16 @@ def _is_flat(obj: Any) -> bool:
     return all(array.dtype.name in CODES for _, array, _ in found)  # type: ignore[misc]
 
 
-def _check_location(map_location: Any) -> None:
+def _check_location(map_location: Any) -> Any:
+    """The GPU to load to, or None for the CPU."""
     place = map_location.get("cpu") if isinstance(map_location, dict) else map_location
     if place is not None and not callable(place) and str(place).partition(":")[0] != "cpu":
-        raise RuntimeError(
-            f"[load] map_location must be the CPU, {place} came: load to 'cpu', move tensors later"
-        )
+        from ..device import check
+
+        try:
+            return check(place)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"[load] map_location must be the CPU, {place} came: load to 'cpu', move tensors later ({error})"
+            ) from None
+    return None

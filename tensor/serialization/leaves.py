@@ -23,7 +23,7 @@ def to_array(obj: Any) -> tuple[str, np.ndarray, bool] | None:
     """Kind, array and requires_grad of a tensor or array; None for anything else."""
     if isinstance(obj, Tensor):
         kind = "parameter" if isinstance(obj, Parameter) else "tensor"
-        return kind, np.asarray(obj.array), obj.requires_grad
+        return kind, np.asarray(obj.cpu().array if obj.is_cuda else obj.array), obj.requires_grad
     return ("array", obj, False) if type(obj) is np.ndarray else None
 
 
