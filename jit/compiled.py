@@ -31,6 +31,7 @@ from .trace import Tracer, owner
 MOST_RECORDINGS = 8  # of one function, over all shapes, flags and Python values
 MOST_ATTEMPTS = 4  # traces of one key until two in a row agree
 
+_tracing = threading.Lock()  # a trace looks through doors that all threads share: one at a time
 _prepare = registry["linear"].prepare  # another one stands there within autocast
 
 
@@ -154,7 +155,12 @@ class Compiled:
                     return self.fn(*args, **kw)
             if self.recordings >= MOST_RECORDINGS:
                 return self._full(*args, **kw)
-            return self._traced(key, entry, inputs, args, kw)
+            if not _tracing.acquire(blocking=False):
+                return self.fn(*args, **kw)
+            try:
+                return self._traced(key, entry, inputs, args, kw)
+            finally:
+                _tracing.release()
         finally:
             self.lock.release()
 

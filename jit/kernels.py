@@ -271,3 +271,52 @@ def attention_slopes(ds: Any, e: Any, g: Any, y: Any, factor: Any) -> None:
             inner += g[i, k] * y[i, k]
         for k in range(ds.shape[1]):
             ds[i, k] = (ds[i, k] - inner) * e[i, k] * factor
+
+
+@inner
+def _sigmoid(x: Any) -> Any:
+    return ONE / (ONE + _exp(-x))
+
+
+@kernel
+def lstm_cell(gates: Any, add: Any, h: Any, c: Any, c_before: Any, tanh_c: Any, y: Any) -> None:
+    """gates (n, 4 size: input, forget, candidate, output) += add, then activated in place; h and c move on."""
+    n, size = c_before.shape
+    for r in range(n):
+        for k in range(size):
+            i = _sigmoid(gates[r, k] + add[r, k])
+            f = _sigmoid(gates[r, size + k] + add[r, size + k])
+            z = _tanh(gates[r, 2 * size + k] + add[r, 2 * size + k])
+            o = _sigmoid(gates[r, 3 * size + k] + add[r, 3 * size + k])
+            old = c[r, k]
+            new = f * old + i * z
+            t = _tanh(new)
+            gates[r, k] = i
+            gates[r, size + k] = f
+            gates[r, 2 * size + k] = z
+            gates[r, 3 * size + k] = o
+            c_before[r, k] = old
+            c[r, k] = new
+            tanh_c[r, k] = t
+            y[r, k] = o * t
+            h[r, k] = o * t
+
+
+@kernel
+def lstm_cell_backward(
+    gates: Any, c_before: Any, tanh_c: Any, dy: Any, dh: Any, dc: Any, dgates: Any
+) -> None:
+    """The gradients of the gates before their nonlinearities; dc moves back in time, dh is left to the product."""
+    n, size = c_before.shape
+    for r in range(n):
+        for k in range(size):
+            i, f = gates[r, k], gates[r, size + k]
+            z, o = gates[r, 2 * size + k], gates[r, 3 * size + k]
+            t = tanh_c[r, k]
+            d = dh[r, k] + dy[r, k]
+            s = dc[r, k] + d * o * (ONE - t * t)
+            dgates[r, k] = s * z * i * (ONE - i)
+            dgates[r, size + k] = s * c_before[r, k] * f * (ONE - f)
+            dgates[r, 2 * size + k] = s * i * (ONE - z * z)
+            dgates[r, 3 * size + k] = d * t * o * (ONE - o)
+            dc[r, k] = s * f

@@ -564,3 +564,47 @@ def test_graph_is_readable() -> None:
     dot = entry.recordings[0].graph.to_dot()
     assert dot.startswith("digraph") and dot.count("->") > 10
     assert "recording 1" in explain(c)
+
+
+def test_data_parallel_steps_run_eagerly_and_right() -> None:
+    """Two ranks: hooks drive the communication, so a compiled step is an eager one, and says so."""
+    from ringgrad.distributed.ddp import DistributedDataParallel
+    from ringgrad.distributed.group import Group
+    from ringgrad.distributed.transport.local import run_threads
+
+    def body(compiled: bool) -> Any:
+        def rank(transport: Any) -> Any:
+            group = Group(transport)
+            model = DistributedDataParallel(linear_model(), process_group=group)
+            optimizer = rg.optim.SGD(model.parameters(), lr=0.1)
+
+            def step(x: Any, y: Any) -> Any:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            call = rg.jit(step) if compiled else step
+            for i in range(5):
+                call(*batch(seed=10 * i + group.rank))
+            if compiled:
+                assert call.calls["replayed"] == 0
+            return [p.array.copy() for p in model.parameters()]
+
+        return run_threads(2, rank)
+
+    plain = body(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for ours, theirs in zip(body(True), plain):
+            for a, b in zip(ours, theirs):
+                np.testing.assert_array_equal(a, b)
+
+
+def linear_model() -> Any:
+    model = nn.Linear(4, 2)
+    with rg.no_grad():
+        model.weight.copy_(rg.arange(8).reshape(2, 4) * 0.1)
+        model.bias.zero_()
+    return model
