@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .trace import Call, ExportError, Ref, Trace, Value
+from ..jit.graph import Node, Ref
+from .trace import ExportError, Trace, Value, op_call
 
 Sizes = list[dict[str, int]]  # of each run: the dynamic dimensions by name
 
@@ -141,7 +142,7 @@ class Merged:
         self.values: list[Value] = traces[0].values
         self.shapes: list[tuple[Any, ...]] = []
         self.contents: dict[int, Any] = {}
-        self.calls: list[Call] = self._calls(traces)
+        self.calls: list[Node] = self._calls(traces)
         for i, together in enumerate(zip(*(t.values for t in traces))):
             shape = merged([v.shape for v in together], sizes)
             if contains(shape, Varying) or isinstance(shape, Varying):
@@ -154,7 +155,7 @@ class Merged:
             if together[0].kind == "constant":
                 self.contents[i] = self._constant([v.array for v in together], shape, together[0].where)
 
-    def _calls(self, traces: list[Trace]) -> list[Call]:
+    def _calls(self, traces: list[Trace]) -> list[Node]:
         out = []
         for together in zip(*(t.calls for t in traces)):
             first = together[0]
@@ -166,7 +167,7 @@ class Merged:
                 )
             args = merged([c.args for c in together], self.sizes)
             kw = {k: merged([c.kw[k] for c in together], self.sizes) for k in first.kw}
-            out.append(Call(first.op, args, kw, first.outputs, first.where))
+            out.append(op_call(first.op, args, kw, first.outputs, first.where))
         lengths = [len(t.calls) for t in traces]
         if len(set(lengths)) > 1:
             raise ExportError(

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..autograd.engine import wrap
+from ..jit.graph import Node, Ref
 from . import op_activation, op_index, op_nn, op_pointwise, op_recurrent, op_reduce, op_shape  # noqa: F401
 from .compare import Dim, Merged, Varying, contains
 from .graph import Graph, Val
 from .table import emitters, sized
-from .trace import Call, ExportError, Ref, Trace, tensors_in
+from .trace import ExportError, Trace, tensors_in
 
 OPSETS = (17, 23)
 Axes = Mapping[str, Mapping[int, str] | Sequence[int]]
@@ -242,7 +243,7 @@ def _write(
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=version, producer_name="ringgrad")
 
 
-def _emit(g: Graph, call: Call, vals: dict[int, Val]) -> None:
+def _emit(g: Graph, call: Node, vals: dict[int, Val]) -> None:
     """Writes the nodes of one call."""
     emitter = emitters.get(call.op)
     if emitter is None:

@@ -14,19 +14,11 @@ import numpy as np
 from ..autograd.engine import Variable, array_namespace, call_site
 from ..autograd.mode import no_grad
 from ..autograd.op import listeners, tensor_namespace
+from ..jit.graph import Node, Ref
 
 
 class ExportError(RuntimeError):
     """A model holds something that ONNX, or this exporter, cannot say; the message names the op and the line."""
-
-
-class Ref:
-    """Stands for a value inside of recorded arguments."""
-
-    __slots__ = ("id",)
-
-    def __init__(self, id: int) -> None:
-        self.id = id
 
 
 class Value:
@@ -39,20 +31,16 @@ class Value:
         self.array = array if kind != "result" else None
 
 
-class Call:
-    """One executed op: its name, arguments with `Ref`s in place of arrays, the ids of its outputs, the user's line."""
-
-    __slots__ = ("args", "kw", "op", "outputs", "where")
-
-    def __init__(self, op: str, args: Any, kw: dict[str, Any], outputs: list[int], where: str) -> None:
-        self.op, self.args, self.kw, self.outputs, self.where = op, args, kw, outputs, where
+def op_call(op: str, args: Any, kw: dict[str, Any], outputs: list[int], where: str) -> Node:
+    """One executed op as a node of the jit's graphs: `Ref`s in place of arrays, ids of outputs, the user's line."""
+    return Node("op", op, args, kw, outputs, where)
 
 
 class Trace:
     """The calls of one run, in order, the values by number, and which of them the model returned."""
 
     def __init__(self, inlined: Callable[[str, Any, Any], bool]) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[Node] = []
         self.values: list[Value] = []
         self.outputs: list[int] = []
         self._inlined = inlined
@@ -115,7 +103,7 @@ class Trace:
         for t in _listed(output):
             outputs.append(self._add(Value(t.array, "result", where=where)))
             self._bind(t, outputs[-1])
-        self.calls.append(Call(op.name, args, recorded, outputs, where))
+        self.calls.append(op_call(op.name, args, recorded, outputs, where))
 
     def _argument(self, value: Any, where: str, written: int = 0) -> Any:
         """An argument with Refs in place of arrays, also inside of tuples."""
@@ -135,7 +123,7 @@ class Trace:
         if entry is not None and array.size:
             id = self._add(Value(array, "result", where=where))
             source = self._current(entry, holder, array, where, written)
-            self.calls.append(Call("reshape", (Ref(source),), {"shape": array.shape}, [id], where))
+            self.calls.append(op_call("reshape", (Ref(source),), {"shape": array.shape}, [id], where))
         else:
             id = self._add(Value(array.copy(), "constant", where=where))
         self._bind(holder, id)
