@@ -200,3 +200,24 @@ def test_the_command_line_builds_and_runs(tmp_path: Path, monkeypatch: pytest.Mo
     assert "lr: 0.2" in saved and "max_steps: 9" in saved and "seed_everything: 7" in saved
     built = LightningCLI(BoringModel, BoringDataModule, run=False, args=quiet, seed_everything_default=3)
     assert isinstance(built.datamodule, BoringDataModule) and built.trainer.global_step == 0
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # PyTorch's, of its own speed
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
+def test_norms_take_what_autocast_gives_them(norm: str, dtype: str) -> None:
+    """A 16-bit input and float32 parameters: PyTorch computes in float32 and rounds once."""
+    torch = pytest.importorskip("torch")
+    values = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    outs = []
+    for t in (rg, torch):
+        layer, x = getattr(t.nn, norm)(8), t.tensor(values).to(getattr(t, dtype))
+        with t.no_grad():
+            layer.weight.copy_(t.tensor(values[0] + 1))
+        y = layer(x)
+        assert str(y.dtype).endswith(dtype)
+        outs.append(y.detach().float().numpy())
+        y.float().sum().backward()
+        outs.append(layer.weight.grad.numpy())
+    np.testing.assert_allclose(outs[0], outs[2], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(outs[1], outs[3], rtol=2e-2, atol=2e-2)

@@ -64,11 +64,7 @@ class ThroughputMonitor(Callback):
             window.items += self.length_fn(batch)
         every, loop = trainer.log_every_n_steps, trainer.fit_loop
         if every and loop.batches_that_stepped and loop.batches_that_stepped % every == 0:
-            self.values = summary(trainer.strategy.gather_object(window.row()), self.length_fn is not None)
-            trainer.callback_values.update(self.values)
-            trainer.log_metrics(self.values)
-            self._tell(trainer)
-            self.window = Window()
+            self._publish(trainer)
         self._ended = time.perf_counter()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -78,9 +74,18 @@ class ThroughputMonitor(Callback):
         self._ended = time.perf_counter()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.window.batches:  # as many on all workers
+            self._publish(trainer)
         if self._timed is not None:
             del self._timed.finish
             self._timed = None
+
+    def _publish(self, trainer: Any) -> None:
+        self.values = summary(trainer.strategy.gather_object(self.window.row()), self.length_fn is not None)
+        trainer.callback_values.update(self.values)
+        trainer.log_metrics(self.values)
+        self._tell(trainer)
+        self.window = Window()
 
     def _restart(self) -> None:
         self.window, self._ended = Window(), 0.0

@@ -16,6 +16,11 @@ from .padding import pad
 from .pooling import avg_pool2d
 
 
+def _mixed(input: Tensor, weight: Tensor | None) -> bool:
+    """A 16-bit input with float32 parameters, as autocast leaves it: computed in float32, and rounded once."""
+    return weight is not None and input.array.dtype.itemsize == 2 and weight.array.dtype == np.float32
+
+
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -24,6 +29,8 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """Mean 0 and variance 1 over the last dimensions, then weight and bias (arXiv:1607.06450)."""
+    if _mixed(input, weight):
+        return ops.layer_norm(input.float(), weight, bias, shape=normalized_shape, eps=eps).to(input.dtype)
     return ops.layer_norm(input, weight, bias, shape=normalized_shape, eps=eps)
 
 
@@ -41,6 +48,8 @@ def rms_norm(
             if dtype.kind == "f" and dtype.itemsize > 2
             else float(np.finfo(np.float32).eps)
         )
+    if _mixed(input, weight):
+        return ops.rms_norm(input.float(), weight, shape=normalized_shape, eps=eps).to(input.dtype)
     return ops.rms_norm(input, weight, shape=normalized_shape, eps=eps)
 
 
