@@ -19,7 +19,7 @@ from .hooks import DataHooks, Hooks, overridden
 from .loggers import CSVLogger, Logger
 from .module import LightningModule
 from .optimizers import LightningOptimizer, SchedulerConfig, configured
-from .precision import Precision
+from .precision import Precision, map_tensors
 from .profilers import profiler_of
 from .results import Results
 from .signals import Signals, SLURMEnvironment, hpc_path
@@ -85,7 +85,10 @@ class Trainer:
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        _check("accelerator", accelerator, accelerator in ("auto", "cpu"), '"auto" or "cpu"')
+        known = ("auto", "cpu", "gpu", "cuda")
+        _check("accelerator", accelerator, accelerator in known, '"auto", "cpu" or "gpu"')
+        if accelerator in known[2:]:
+            _check_gpu(accelerator)
         _check("accumulate_grad_batches", accumulate_grad_batches, accumulate_grad_batches >= 1, "at least 1")
         _check("max_steps", max_steps, max_steps >= -1, "a number of steps, or -1 for no end")
         _check("max_epochs", max_epochs, max_epochs is None or max_epochs >= -1, "a number of epochs, or -1")
@@ -122,6 +125,8 @@ class Trainer:
         _check("on_nan", on_nan, on_nan in ("raise", "ignore"), '"raise" or "ignore"')
         self.strategy, self.precision = strategy_of(strategy, reproducible), Precision(precision)
         self.strategy.join(devices, num_nodes)
+        # One GPU a worker. "auto" is the CPU: a GPU pays for large models only.
+        self.root_device = f"cuda:{self.strategy.local_rank}" if accelerator in known[2:] else "cpu"
         self.slurm = next((p for p in _list(plugins) if isinstance(p, SLURMEnvironment)), SLURMEnvironment())
         self.check_finite = on_nan == "raise" and self.precision.scaler is None
         self.num_nodes, self.num_devices = num_nodes, self.strategy.world_size // num_nodes
@@ -254,6 +259,7 @@ class Trainer:
         self._add_configured_callbacks(model)
         hooks = self.hooks = Hooks(self, model)
         self._batch_hooks = self._batch_hook_calls()
+        self._moves_batches = any(name == "transfer_batch_to_device" for name, _ in self._batch_hooks)
         self.callback_values.clear()
         try:
             self._prepare_data()
@@ -266,6 +272,8 @@ class Trainer:
 
                 SyncBatchNorm.convert_sync_batchnorm(model)
             self.precision.convert_module(model)
+            if self.root_device != "cpu":
+                model.to(self.root_device)
             self.ckpt_path = self._checkpoint_path(ckpt_path)
             if self.ckpt_path is not None:
                 self.checkpoint = checkpoints.read(self.ckpt_path)
@@ -434,6 +442,8 @@ class Trainer:
     def transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """A batch as the loader gave it, through the hooks, to the device and its dtype."""
         batch = self.precision.convert_batch(batch)
+        if self.root_device != "cpu" and not self._moves_batches:
+            batch = map_tensors(batch, lambda tensor: tensor.to(self.root_device))
         for name, call in self._batch_hooks:
             args = (batch, self._module.device) if name == "transfer_batch_to_device" else (batch,)
             batch = call(*args, dataloader_idx)
@@ -631,6 +641,16 @@ def _list(value: Any) -> list[Any]:
 def _check(name: str, value: Any, fits: bool, wanted: str) -> None:
     if not fits:
         raise ValueError(f"[Trainer] {name} must be {wanted}, came {value!r}")
+
+
+def _check_gpu(accelerator: str) -> None:
+    from ..cuda import is_available
+
+    if not is_available():
+        raise RuntimeError(
+            f'[Trainer] accelerator={accelerator!r} needs an NVIDIA GPU and CuPy (pip install "ringgrad[cuda]"), and '
+            'there is none here: accelerator="cpu" trains without'
+        )
 
 
 def _check_model(model: Any, name: str, needed: tuple[str, ...]) -> None:

@@ -586,3 +586,10 @@ def test_detect_anomaly_finds_nan(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="NaN"):
         trainer(tmp_path, max_epochs=1, detect_anomaly=True).fit(Nan(), loader())
+
+
+def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
+    if rg.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(RuntimeError, match="accelerator='gpu' needs an NVIDIA GPU"):
+        trainer(tmp_path, accelerator="gpu")
