@@ -19,7 +19,8 @@ h1 { font-size: 24px; margin: 0; } h2 { font-size: 16px; margin: 0 0 8px; }
 header p { color: var(--soft); margin: 2px 0 20px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 12px; margin-bottom: 16px; }
 .tiles div, section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px 16px; }
-.tiles span { color: var(--soft); font-size: 13px; display: block; overflow-wrap: anywhere; }
+.tiles div { padding: 10px 12px; }
+.tiles span { color: var(--soft); font-size: 12px; display: block; overflow-wrap: anywhere; }
 .tiles b { font-size: 20px; font-variant-numeric: tabular-nums; }
 main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; }
 svg { width: 100%; height: auto; display: block; }
