@@ -5,6 +5,7 @@ A LightningModule says what a step is, a Trainer runs the steps, callbacks and l
 
 from . import callbacks, loggers, metrics, strategies
 from .callbacks import Callback
+from .checkpoint_io import AsyncCheckpointIO, CheckpointIO
 from .datamodule import LightningDataModule
 from .module import LightningModule
 from .seeding import seed_everything
@@ -12,7 +13,9 @@ from .signals import SLURMEnvironment
 from .trainer import Trainer
 
 __all__ = [
+    "AsyncCheckpointIO",
     "Callback",
+    "CheckpointIO",
     "LightningDataModule",
     "LightningModule",
     "SLURMEnvironment",

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor.serialization import load, save
+from ..tensor.serialization import load
 from ..version import __version__
 from .hyperparameters import savable
 from .seeding import rng_state, set_rng_state
@@ -47,8 +47,7 @@ def write(trainer: Any, path: Any, weights_only: bool = False) -> None:
     """Saves a checkpoint; to be called on all workers, of which rank 0 writes."""
     checkpoint = dump(trainer, weights_only)
     if trainer.is_global_zero:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        save(checkpoint, path)
+        trainer.checkpoint_io.save_checkpoint(checkpoint, path)
     trainer.strategy.barrier()
 
 

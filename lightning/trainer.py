@@ -12,6 +12,7 @@ from typing import Any
 from ..tensor import Tensor, dtypes
 from . import checkpoint as checkpoints
 from .callbacks import Callback, EarlyStopping, ModelCheckpoint, ModelSummary, RichProgressBar, Timer
+from .checkpoint_io import CheckpointIO
 from .datamodule import LightningDataModule
 from .evaluation_loop import EvaluationLoop, positional
 from .fit_loop import FitLoop
@@ -127,6 +128,7 @@ class Trainer:
         self.strategy.join(devices, num_nodes)
         # One GPU a worker. "auto" is the CPU: a GPU pays for large models only.
         self.root_device = f"cuda:{self.strategy.local_rank}" if accelerator in known[2:] else "cpu"
+        self.checkpoint_io = next((p for p in _list(plugins) if isinstance(p, CheckpointIO)), CheckpointIO())
         self.slurm = next((p for p in _list(plugins) if isinstance(p, SLURMEnvironment)), SLURMEnvironment())
         self.check_finite = on_nan == "raise" and self.precision.scaler is None
         self.num_nodes, self.num_devices = num_nodes, self.strategy.world_size // num_nodes
@@ -293,6 +295,7 @@ class Trainer:
             raise
         finally:
             self.place, self.evaluating, self.checkpoint = "", None, None
+            self.checkpoint_io.teardown()
             for logger in self.loggers:
                 logger.finalize()
 

@@ -13,10 +13,10 @@ import os
 import socket
 import struct
 import time
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ...tensor.crc import crc32
 from ..errors import DistributedError
 
 CONTROL, DATA = 0, 1
@@ -130,7 +130,7 @@ def sealer(seal: str, key: bytes) -> Callable[[int, bytes | memoryview], bytes]:
     if seal == "none":
         return lambda number, data: b""
     if seal == "crc":
-        return lambda number, data: zlib.crc32(data, number & 0xFFFFFFFF).to_bytes(4, "little")
+        return lambda number, data: crc32(data, number & 0xFFFFFFFF).to_bytes(4, "little")
     base = hmac.new(key, digestmod=hashlib.sha256)
 
     def tag(number: int, data: bytes | memoryview) -> bytes:

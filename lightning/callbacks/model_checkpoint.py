@@ -194,8 +194,8 @@ class ModelCheckpoint(Callback):
         if self.verbose:
             trainer.print(f"[ModelCheckpoint] saved {path}")
         # The old one goes once the new one is there.
-        if drop and drop != path and trainer.is_global_zero and os.path.exists(drop):
-            os.remove(drop)
+        if drop and drop != path and trainer.is_global_zero:
+            trainer.checkpoint_io.remove_checkpoint(drop)
 
     def _score(self, trainer: Any, values: dict[str, float]) -> float:
         if self.monitor is None:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-import zlib
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ..crc import crc32
 from .files import Checksums, Source, byte_view, replacing, write_all
 from .leaves import Leaf, from_array
 from .memory import View, contiguous_strides, dtype_named, share, window
@@ -156,7 +156,7 @@ def _header(infos: dict[str, Any], metadata: dict[str, str], sums: dict[str, int
             f"[save] the structure must fit into {MAX_HEADER} bytes beside its tensors, it takes {len(text)}"
         )
     blank = len(text).to_bytes(8, "little") + text
-    return blank.replace(MARK + BLANK.encode(), MARK + b"%08x" % zlib.crc32(blank))
+    return blank.replace(MARK + BLANK.encode(), MARK + b"%08x" % crc32(blank))
 
 
 def read(source: Source) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -188,7 +188,7 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
     at = raw.find(MARK)
     if at >= 0:
         expected = raw[at + len(MARK) : at + len(MARK) + 8]
-        found = b"%08x" % zlib.crc32(raw.replace(MARK + expected, MARK + BLANK.encode(), 1))
+        found = b"%08x" % crc32(raw.replace(MARK + expected, MARK + BLANK.encode(), 1))
         if expected != found:
             raise source.error(
                 f"is damaged: header: checksum {expected.decode('latin1')} expected, {found.decode()} found"

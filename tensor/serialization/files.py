@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import numpy as np
+
+from ..crc import crc32
 
 CHUNK = 4 << 20  # bytes: large enough for full disk speed, small enough that checksums keep up with reading
 
@@ -121,8 +122,8 @@ class Checksums:
         """Write `data` and return its CRC-32."""
         if len(data) < CHUNK:
             write_all(file, data)
-            return zlib.crc32(data)
-        checksum = self.submit(zlib.crc32, data)
+            return crc32(data)
+        checksum = self.submit(crc32, data)
         write_all(file, data)
         return checksum.result()
 
@@ -133,7 +134,7 @@ class Checksums:
 
         def add(chunk: memoryview) -> None:
             nonlocal found
-            found = zlib.crc32(chunk, found)
+            found = crc32(chunk, found)
 
         def compare() -> None:
             if found != expected:

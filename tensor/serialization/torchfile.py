@@ -8,13 +8,13 @@ record (zipwriter.py).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from ..crc import crc32
 from .files import CheckpointError, Checksums, Source, UnsafeError
 from .memory import dtype_named
 from .pickles import MAX_BYTES, Reader, Refused
@@ -116,9 +116,9 @@ def _small(source: Source, records: dict[str, Record], name: str, default: bytes
     if record.size > MAX_BYTES:
         raise source.error(f"is refused: {name} must have at most {MAX_BYTES} bytes, it has {record.size}")
     data = source.read(record.start, record.size)
-    if zlib.crc32(data) != record.crc:
+    if crc32(data) != record.crc:
         raise source.error(
-            f"is damaged: record {name}: checksum {record.crc:08x} expected, {zlib.crc32(data):08x} found"
+            f"is damaged: record {name}: checksum {record.crc:08x} expected, {crc32(data):08x} found"
         )
     return data
 
@@ -173,9 +173,9 @@ def _check_structure(source: Source, records: dict[str, Record], comment: bytes)
         return
     found, at = 0, 0
     for record in records.values():
-        found = zlib.crc32(source.read(at, record.start - at), found)
+        found = crc32(source.read(at, record.start - at), found)
         at = record.start + record.size
-    found = zlib.crc32(source.read(at, source.size - 8 - at), found)
+    found = crc32(source.read(at, source.size - 8 - at), found)
     if comment != COMMENT + b"%08x" % found:
         raise source.error(f"is damaged: {comment.decode('latin1')!r} expected, checksum {found:08x} found")
 

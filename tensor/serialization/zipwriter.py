@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import BinaryIO
 
+from ..crc import crc32
 from .files import Checksums, write_all
 from .torchfile import COMMENT
 
@@ -28,7 +28,7 @@ class ZipWriter:
     def put(self, data: bytes) -> None:
         write_all(self.file, data)
         self.offset += len(data)
-        self.structure = zlib.crc32(data, self.structure)
+        self.structure = crc32(data, self.structure)
 
     def record(self, name: str, data: memoryview) -> None:
         raw, size, start = f"archive/{name}".encode(), len(data), self.offset

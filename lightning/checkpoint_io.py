@@ -1,0 +1,93 @@
+"""Plugins that write checkpoints: while training waits, or beside it."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from ..tensor.serialization import load, save
+from ..tensor.serialization.leaves import from_array
+from ..tensor.serialization.tree import Encoder, decode
+
+
+class CheckpointIO:
+    """Writes, reads and removes checkpoint files; for Trainer(plugins=...). Called on rank 0, reading on all ranks."""
+
+    def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+        """Writes the file whole or not at all; its folder is made."""
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        save(checkpoint, path)
+
+    def load_checkpoint(self, path: str, map_location: Any = None) -> Any:
+        return load(path, map_location)
+
+    def remove_checkpoint(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            os.remove(path)
+
+    def teardown(self) -> None:
+        """Returns when everything is on disk; at the end of each run."""
+
+
+class AsyncCheckpointIO(CheckpointIO):
+    """Copies a checkpoint's tensors and lets a thread write it, by `checkpoint_io` (default: a CheckpointIO).
+
+    At most one save is under way; a second waits for it. What went wrong is raised by the next save or at the end of
+    the run. Files are removed in turn with the saves: an old one goes once the new one is on disk. A checkpoint with
+    whole objects in it, which cannot be copied, is written at once.
+    """
+
+    def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
+        self.checkpoint_io = checkpoint_io or CheckpointIO()
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: list[Future[None]] = []
+
+    def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+        self._finish()
+        try:
+            snapshot = copied(checkpoint)
+        except TypeError:
+            return self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options)
+        self._submit(self.checkpoint_io.save_checkpoint, snapshot, path, storage_options)
+
+    def load_checkpoint(self, path: str, map_location: Any = None) -> Any:
+        self._finish()
+        return self.checkpoint_io.load_checkpoint(path, map_location)
+
+    def remove_checkpoint(self, path: str) -> None:
+        self._submit(self._remove, path)
+
+    def _remove(self, path: str) -> None:
+        if all(f.exception() is None for f in self._pending if f.done()):  # else the old one is all there is
+            self.checkpoint_io.remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        try:
+            self._finish()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
+            self.checkpoint_io.teardown()
+
+    def _submit(self, function: Any, *args: Any) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending.append(self._thread.submit(function, *args))
+
+    def _finish(self) -> None:
+        pending, self._pending = self._pending, []
+        errors = [error for future in pending if (error := future.exception())]
+        if errors:
+            raise errors[0]
+
+
+def copied(state: Any) -> Any:
+    """A nested state whose tensors have memory of their own. TypeError for what is no plain data."""
+    encoder = Encoder()
+    tree = encoder.encode(state)
+    return decode(
+        tree, [from_array(leaf.kind, leaf.array.copy(), leaf.requires_grad) for leaf in encoder.leaves]
+    )

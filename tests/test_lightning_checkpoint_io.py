@@ -1,0 +1,112 @@
+"""Checkpoints written beside training: CheckpointIO plugins of the Trainer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringgrad as rg
+import ringgrad.lightning as L
+from ringgrad.data import DataLoader, TensorDataset
+from ringgrad.lightning.callbacks import ModelCheckpoint
+
+
+class Net(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = rg.nn.Linear(4, 2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.layer(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return rg.optim.Adam(self.parameters(), lr=0.01)
+
+
+def fit(folder: Path, io: L.CheckpointIO, **options: Any) -> Any:
+    L.seed_everything(1)
+    saving = ModelCheckpoint(folder, every_n_train_steps=2, filename="{step}", **options)
+    trainer = L.Trainer(
+        max_steps=7,
+        callbacks=[saving],
+        plugins=[io],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Net(), DataLoader(TensorDataset(rg.randn(40, 4)), batch_size=4))
+    return trainer
+
+
+def test_files_are_those_of_a_save_that_waits(tmp_path: Path) -> None:
+    fit(tmp_path / "a", L.CheckpointIO(), save_top_k=-1)
+    fit(tmp_path / "b", L.AsyncCheckpointIO(), save_top_k=-1)
+    names = sorted(os.listdir(tmp_path / "a"))
+    assert names == sorted(os.listdir(tmp_path / "b")) == ["step=2.ckpt", "step=4.ckpt", "step=6.ckpt"]
+    for name in names:
+        one, two = rg.load(tmp_path / "a" / name), rg.load(tmp_path / "b" / name)
+        assert (one["state_dict"]["layer.weight"] == two["state_dict"]["layer.weight"]).all()
+        states = [found["optimizer_states"][0]["state"][0]["exp_avg"] for found in (one, two)]
+        assert (states[0] == states[1]).all() and one["global_step"] == two["global_step"]
+
+
+class Slow(L.CheckpointIO):
+    """Writes once it is told to; the thread that asks notes the order."""
+
+    def __init__(self) -> None:
+        self.go, self.calls = threading.Event(), []
+
+    def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+        self.go.wait(20)
+        self.calls.append(("save", os.path.basename(path), threading.current_thread().name))
+        super().save_checkpoint(checkpoint, path)
+
+    def remove_checkpoint(self, path: str) -> None:
+        self.calls.append(("remove", os.path.basename(path), threading.current_thread().name))
+        super().remove_checkpoint(path)
+
+
+def test_the_old_file_goes_once_the_new_one_is_there(tmp_path: Path) -> None:
+    slow = Slow()
+    io = L.AsyncCheckpointIO(slow)
+    weight = rg.zeros(3)
+    io.save_checkpoint({"w": weight}, str(tmp_path / "one"))
+    weight += 1
+    assert not slow.calls  # training goes on meanwhile
+    io.remove_checkpoint(str(tmp_path / "zero"))
+    slow.go.set()
+    io.save_checkpoint({"w": weight}, str(tmp_path / "two"))
+    io.remove_checkpoint(str(tmp_path / "one"))
+    io.teardown()
+    assert [call[:2] for call in slow.calls] == [
+        ("save", "one"),
+        ("remove", "zero"),
+        ("save", "two"),
+        ("remove", "one"),
+    ]
+    assert all(name.startswith("checkpoint") for *_, name in slow.calls)
+    assert rg.load(tmp_path / "two")["w"].sum() == 3 and os.listdir(tmp_path) == ["two"]
+
+
+class Full(L.CheckpointIO):
+    def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+        if "4" in path:
+            raise OSError(28, "[save] no room")
+        super().save_checkpoint(checkpoint, path)
+
+
+def test_a_failed_save_ends_the_run_and_leaves_the_one_before(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no room"):
+        fit(tmp_path, L.AsyncCheckpointIO(Full()), save_top_k=1)
+    assert os.listdir(tmp_path) == ["step=2.ckpt"] and rg.load(tmp_path / "step=2.ckpt")["global_step"] == 2
+
+
+def test_what_can_not_be_copied_is_written_at_once(tmp_path: Path) -> None:
+    io = L.AsyncCheckpointIO()
+    io.save_checkpoint({"model": rg.nn.Linear(2, 1)}, str(tmp_path / "a.ckpt"))
+    assert (tmp_path / "a.ckpt").exists()
+    io.teardown()
