@@ -18,21 +18,20 @@ F = np.float32
 F32 = np.dtype("float32")
 
 
-def step(optimizer: Any) -> None:
-    """optimizer.step(), with the update of a compiled kernel where it is one of those known here."""
+def step(optimizer: Any) -> Any:
+    """optimizer.step(), with the update of a compiled kernel where it is one of those known here.
+
+    Returns a Short for the steps that follow, or None.
+    """
     if type(optimizer) not in UPDATES or not available() or "_run" in optimizer.__dict__:
         optimizer.step()
-        return
-    short = optimizer.__dict__.get("_short")
-    if short is not None and short.fits():
-        short.run()
-        return
+        return None
     optimizer._run = lambda *args: _run(optimizer, *args)
     try:
         optimizer.step()
     finally:
         del optimizer._run
-    optimizer._short = Short.of(optimizer)
+    return Short.of(optimizer)
 
 
 def _run(

@@ -52,7 +52,8 @@ class Program:
         self.source = f"def run({names}):\n " + "\n ".join(self.lines)
         exec(compile(self.source, f"<ringgrad.jit {graph.name}>", "exec"), self.space)
         self.run: Callable[..., Any] = self.space["run"]
-        self._count = [(sys.getrefcount(a), sys.getrefcount(t)) for a, t, _ in self.homes]
+        self._shorts: dict[int, Any] = {}
+        self._count = self._references()
 
     # ---- what stands before it runs
 
@@ -295,7 +296,7 @@ class Program:
 
     def _optimizer(self, node: Node) -> None:
         optimizer = self.name_of(node.payload)
-        self.line(f"{optimizer}.step()" if self.exact else f"{self.name_of(optimizer_step)}({optimizer})")
+        self.line(f"{optimizer}.step()" if self.exact else f"{self.name_of(self._step)}({optimizer})")
 
     def _free(self, i: int) -> None:
         gone = [f"v{id}" for id in self.plan.last.get(i, ()) if id not in self.static]
@@ -321,6 +322,23 @@ class Program:
         if isinstance(value, dict):
             return "{" + ", ".join(f"{self.name_of(k)}: {self.result(v)}" for k, v in value.items()) + "}"
         return self.name_of(value)
+
+    # ---- while it runs
+
+    def _step(self, optimizer: Any) -> None:
+        """An optimizer's step. What is kept for the next one refers to gradients: these references are our own."""
+        short = self._shorts.get(id(optimizer))
+        if short is not None and short.fits():
+            return short.run()
+        before = self._references()
+        self._shorts[id(optimizer)] = short = optimizer_step(optimizer)
+        after = self._references()
+        counts = zip(self._count, after, before)
+        self._count = [(a + x - u, t + y - v) for (a, t), (x, y), (u, v) in counts]
+        return None
+
+    def _references(self) -> list[tuple[int, int]]:
+        return [(sys.getrefcount(a), sys.getrefcount(t)) for a, t, _ in self.homes]
 
     # ---- before each run
 

@@ -265,6 +265,38 @@ def test_a_held_gradient_does_not_change() -> None:
     assert c.calls["replayed"] == 4
 
 
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_a_program_is_bound_once(kind: str) -> None:
+    """Nothing that the program itself holds may look like a user who holds a gradient."""
+    model = nn.Linear(4, 2)
+    optimizer = getattr(rg.optim, kind)(model.parameters(), lr=0.1)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    c = rg.jit(step)
+    for i in range(4):
+        c(*batch(seed=i))
+    (entry,) = c.table.values()
+    program = entry.recordings[0].program
+    for i in range(4):
+        c(*batch(seed=i))
+    assert entry.recordings[0].program is program
+    optimizer.load_state_dict(optimizer.state_dict())
+    for i in range(4):
+        c(*batch(seed=i))
+    assert entry.recordings[0].program is program
+    held = model.weight.grad
+    before = held.array.copy()
+    c(*batch(seed=9))
+    np.testing.assert_array_equal(held.array, before)
+    assert entry.recordings[0].program is not program
+
+
 def test_a_held_gradient_survives_zero_grad() -> None:
     step, model, optimizer = linear_step()
     c = rg.compile(step)
