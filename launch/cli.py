@@ -22,7 +22,7 @@ examples:
   ringrun --nnodes 2 --node-rank 1 --master-addr hostA -n 4 train.py    on hostB
 
 output: lines of all ranks get their rank in front. On a terminal rank 0 writes there itself, so that its
-progress bar works; with --log-dir or --prefix always it does not. Ctrl-C gives the workers 5 s to finish,
+progress bar works; with --log-dir or --prefix always it does not. Ctrl-C gives the workers 5 s (--grace) to finish,
 a second one kills them. The exit code is that of the first rank that failed: 128 + n after signal n, 130
 after Ctrl-C. Every process the workers started ends with the job.
 """
@@ -93,6 +93,7 @@ def _job(options: argparse.Namespace) -> Job:
         prefix=options.prefix,
         log_dir=options.log_dir,
         max_restarts=options.max_restarts,
+        grace=options.grace,
     )
 
 
@@ -194,6 +195,13 @@ def _parser() -> argparse.ArgumentParser:
         "--log-dir",
         metavar="DIR",
         help="also keep each rank's output in DIR/rank<r>.log, replacing older ones",
+    )
+    add(
+        "--grace",
+        metavar="S",
+        type=_at_least(1),
+        default=5,
+        help="seconds that workers get to finish (to save) after Ctrl-C or SIGTERM (default 5)",
     )
     add(
         "--max-restarts",

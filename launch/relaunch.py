@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+GRACE = 30  # s for workers to save after SIGTERM: what Slurm and Kubernetes give by default
+
 
 def relaunch(workers: int, nodes: int = 1) -> NoReturn:
     """Replace this process by `ringrun -n workers` of the same command line; what it has not flushed is flushed.
@@ -12,23 +14,11 @@ def relaunch(workers: int, nodes: int = 1) -> NoReturn:
     On several hosts, each started by hand: NODE_RANK, MASTER_ADDR and RINGGRAD_TOKEN (a secret) say how they meet.
     Raises RuntimeError where there is no script to start again, ValueError where a host's number is missing.
     """
-    command = [
-        sys.executable,
-        *_flags(),
-        "-m",
-        "ringgrad.launch",
-        "-n",
-        str(workers),
-        *_hosts(nodes),
-        *_target(),
-    ]
-    print(
-        f"[ringgrad] starting {workers} workers: ringrun {' '.join(command[command.index('-n') :])}",
-        file=sys.stderr,
-    )
+    options = ["-n", str(workers), "--grace", str(GRACE), *_hosts(nodes), *_target()]
+    print(f"[ringgrad] starting {workers} workers: ringrun {' '.join(options)}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.execv(sys.executable, command)
+    os.execv(sys.executable, [sys.executable, *_flags(), "-m", "ringgrad.launch", *options])
 
 
 def _target() -> list[str]:

@@ -31,6 +31,7 @@ class Job(NamedTuple):
     threads: int | None = None
     prefix: str = "auto"
     log_dir: str | None = None
+    grace: float = 5.0  # s for workers to finish after Ctrl-C or SIGTERM
     max_restarts: int = 0
     restart: int = 0  # how often the workers were started before
 

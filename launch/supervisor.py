@@ -17,7 +17,6 @@ from .output import Sink, Stream
 from .spawn import Job, Worker, start_worker, worker_variables
 from .verdict import died, verdict
 
-STOP_GRACE = 5.0  # s for workers to finish after Ctrl-C or SIGTERM
 FAILURE_GRACE = 1.0  # s for other ranks to report on their own after a first failure
 TERMINATE_GRACE = 0.7  # s between SIGTERM and SIGKILL after that
 UNKILLABLE = 10.0  # s after SIGKILL: what still lives then waits in the kernel and can not be killed
@@ -211,13 +210,13 @@ class _Supervisor:
             self._kill()
         else:
             self.stop_signal = signum
-            self._end(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM, STOP_GRACE)
+            self._end(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM, self.job.grace)
             self._at(1.0, self._ask_for_patience)
 
     def _ask_for_patience(self) -> None:
         count = len(self.live)
         self.err.write_block(
-            f"[ringrun] waiting up to {STOP_GRACE:g} s for {count} to finish; again kills at once\n"
+            f"[ringrun] waiting up to {self.job.grace:g} s for {count} to finish; again kills at once\n"
         )
 
     def _on_suspend(self, signum: int, frame: FrameType | None) -> None:

@@ -417,6 +417,22 @@ def test_signals_end_the_job(launcher, signum):
     assert err == f"[ringrun] stopped by {signum.name}\n"
 
 
+def test_the_time_to_finish_is_an_option(launcher):
+    script = launcher.script("""
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        print("ready 0", flush=True)
+        while True:
+            time.sleep(60)
+    """)
+    with launcher.start("-n", "2", "--grace", "2", script) as process:
+        until_ready(process, 2)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 143
+    assert "waiting up to 2 s for 2 to finish" in err
+
+
 def test_workers_may_finish_after_ctrl_c(launcher):
     script = launcher.script("""
         try:

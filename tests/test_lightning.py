@@ -593,3 +593,25 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
         pytest.skip("there is one")
     with pytest.raises(RuntimeError, match="accelerator='gpu' needs an NVIDIA GPU"):
         trainer(tmp_path, accelerator="gpu")
+
+
+def test_a_collection_of_metrics_is_logged_as_a_dict(tmp_path: Path) -> None:
+    from ringgrad.lightning.metrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+    class Logs(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors = MetricCollection([MeanSquaredError(), MeanAbsoluteError()], prefix="val_")
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.errors.update(self(batch[0]), batch[1])
+            self.log_dict(self.errors)
+
+    model = Logs()
+    (out,) = trainer(tmp_path).validate(model, loader(10, 4), verbose=False)
+    x, y = next(iter(loader(10, 10)))
+    error = (model(x) - y).detach().numpy()
+    assert out == {
+        "val_MeanSquaredError": pytest.approx((error**2).mean(), rel=1e-5),
+        "val_MeanAbsoluteError": pytest.approx(abs(error).mean(), rel=1e-5),
+    }

@@ -83,6 +83,21 @@ CASES: dict[str, Case] = {
     "r2": (lambda: M.R2Score(), (X, Y), lambda: sk.r2_score(Y, X)),
     "mean": (lambda: M.MeanMetric(), (X, np.abs(Y)), lambda: np.average(X, weights=np.abs(Y))),
     "perplexity": (lambda: M.Perplexity(), (LOGITS, TOKENS), perplexity),
+    "matthews": (
+        lambda: M.MatthewsCorrCoef(**many),
+        (SCORES, TARGET),
+        lambda: sk.matthews_corrcoef(TARGET, CLASSES),
+    ),
+    "binary matthews": (
+        lambda: M.MatthewsCorrCoef(*one),
+        (PROBABILITY, BINARY),
+        lambda: sk.matthews_corrcoef(BINARY, GUESS),
+    ),
+    "kappa": (
+        lambda: M.CohenKappa(**many),
+        (SCORES, TARGET),
+        lambda: sk.cohen_kappa_score(TARGET, CLASSES),
+    ),
 }
 for name, kind, theirs in (
     ("precision", M.Precision, sk.precision_score),
@@ -161,3 +176,29 @@ def test_mistakes_are_told(call: Callable[[], Any], message: str) -> None:
 def test_a_value_needs_samples(case: str) -> None:
     with pytest.raises(RuntimeError, match="needs"):
         CASES[case][0]().compute()
+
+
+def test_extremes_and_sums_merge() -> None:
+    for kind, value in ((M.MinMetric, X.min()), (M.MaxMetric, X.max()), (M.SumMetric, X.sum())):
+        metric: Any = kind()
+        for part in np.split(X, [3, 50]):
+            metric(part)
+        assert float(metric.compute()) == pytest.approx(value)
+        merged = merge([_unpack(_pack(metric._states())), metric._states()])
+        metric._set_states(merged)
+        assert float(metric.compute()) == pytest.approx(2 * value if kind is M.SumMetric else value)
+
+
+def test_a_collection_is_its_metrics() -> None:
+    both = M.MetricCollection([M.Accuracy(**many), M.F1Score(**many, average="macro")], prefix="val_")
+    for p, t in parts((SCORES, TARGET), [30]):
+        first = both(p, t)
+    assert list(first) == ["val_Accuracy", "val_F1Score"]
+    found = both.compute()
+    assert float(found["val_Accuracy"]) == pytest.approx(sk.accuracy_score(TARGET, CLASSES))
+    assert float(found["val_F1Score"]) == pytest.approx(sk.f1_score(TARGET, CLASSES, average="macro"))
+    both.reset()
+    with pytest.raises(RuntimeError, match="needs samples"):
+        both.compute()
+    with pytest.raises(ValueError, match="pass a dict"):
+        M.MetricCollection([M.Accuracy(**many), M.Accuracy(**many)])
