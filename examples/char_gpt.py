@@ -67,7 +67,7 @@ class CharGPT(nn.Module):
         self.head.weight = self.token.weight  # tied
 
     def forward(self, tokens: rg.Tensor) -> rg.Tensor:
-        x = self.token(tokens) + self.position(rg.arange(tokens.shape[1]))
+        x = self.token(tokens) + self.position(rg.arange(tokens.shape[1], device=tokens.device))
         return self.head(self.norm(self.layers(x)))
 
     @rg.no_grad()

@@ -117,17 +117,6 @@ class MemoryPointer:
         return MemoryPointer(self.mem, self.offset + n)
 
 
-class PinnedMemoryPointer:
-    """Page-locked memory, through the buffer protocol as CuPy's."""
-
-    def __init__(self, size: int) -> None:
-        self.mem = (ctypes.c_char * size)()
-        self.ptr = ctypes.addressof(self.mem)
-
-    def __buffer__(self, flags: int) -> memoryview:
-        return memoryview(self.mem)
-
-
 def alloc_pinned_memory(size: int) -> Any:
     class PinnedMemoryPointer(ctypes.c_char * size):  # type: ignore[misc]  # with CuPy's name, as `is_pinned` looks for it
         pass

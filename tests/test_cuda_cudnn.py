@@ -54,6 +54,7 @@ def test_convolution(cupy: Any, dtype: str, kw: Any) -> None:
     )
     against_float64(lambda x, w, b: F.conv2d(x, w, b, **kw), [x, w, b], dtype, [], roundings=2)
     assert launched() == 3  # forward, and two gradients
+    assert rg.backends.cudnn.is_available() and rg.backends.cudnn.version() == 91900
     against_float64(
         lambda x: F.conv2d(
             F.conv2d(x, rg.ones(4, 4, 1, 1, dtype=x.dtype, device=x.device)) * 0.1,

@@ -170,6 +170,21 @@ def test_cross_entropy(cupy: Any, order: int, dtype: str, reduction: str, smooth
         against_float64(lambda x, t: F.cross_entropy(x, t, **options), [x, target], dtype, ["cross_entropy"])
 
 
+@needs_compiler
+def test_classes_that_are_ruled_out(cupy: Any) -> None:
+    """Logits of -inf, a whole thread's share of them first."""
+    x = drawn((2, 600), "float32")
+    x[:, :520] = -np.inf
+    found = []
+    for place in ("cuda", "cpu"):
+        t = rg.from_numpy(x.copy()).to(place).requires_grad_()
+        loss = F.cross_entropy(t, rg.tensor([530, 599]).to(place))
+        loss.backward()
+        found.append((loss.item(), t.grad.cpu().numpy()))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-8)
+
+
 def test_a_kept_graph_gives_the_gradient_again(cupy: Any) -> None:
     x = rg.randn(4, 8).cuda().requires_grad_()
     loss = F.cross_entropy(x, rg.tensor([1, 2, 3, 4]).cuda()) * 3

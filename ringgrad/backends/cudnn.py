@@ -1,4 +1,11 @@
-"""`torch.backends.cudnn`."""
+"""`torch.backends.cudnn`.
+
+Plans that give the same bits every time: `use_deterministic_algorithms(True)`; `deterministic` here is taken and unused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +16,26 @@ deterministic = False
 allow_tf32 = True
 
 
+def _frontend() -> Any:
+    from .. import cuda
+
+    if not cuda.is_available():
+        return None
+    cuda.init()
+    from ..tensor.backend.cuda import cudnn
+
+    return cudnn.module()
+
+
 def is_available() -> bool:
-    """Whether cuDNN can be used: never, convolutions are our own."""
-    return False
+    """Whether convolutions and attention on GPUs are computed by cuDNN."""
+    return _frontend() is not None
 
 
 def version() -> int | None:
-    """cuDNN's version: none."""
-    return None
+    """cuDNN's version, such as 91900; None where it is not used."""
+    frontend = _frontend()
+    return None if frontend is None else int(frontend.backend_version())
 
 
 @contextmanager

@@ -43,7 +43,7 @@ __device__ __forceinline__ void entropy_row(const T* x, T* dx, i64 t, bool count
     if (here > top || here != here) { sum *= expf(top - here); top = here; }
 #pragma unroll
     for (int k = 0; k < n; ++k)
-      if (at + k < width) sum += expf(v[k] - top);
+      if (at + k < width && top != -RG_INFINITY) sum += expf(v[k] - top);  // classes that are ruled out
   }
   const float best = over_block<Max>(top, -RG_INFINITY);
   sum = over_block<Add>(top == -RG_INFINITY ? 0.0f : sum * expf(top - best), 0.0f);
