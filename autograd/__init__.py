@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from .mode import (
 
 
 def _tuple(x: Any) -> tuple[Any, ...]:
-    return tuple(x) if isinstance(x, Sequence) and not isinstance(x, _Variable) else (x,)
+    """One tensor, or any collection of them: a list, a generator, a ParameterList."""
+    return tuple(x) if isinstance(x, Iterable) and not isinstance(x, _Variable) else (x,)
 
 
 def _roots(

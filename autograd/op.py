@@ -32,6 +32,9 @@ F32, F64 = np.dtype("float32"), np.dtype("float64")
 low_floats: set[Any] = {np.dtype("float16")}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
 
+# Signs in a message that an argument was no tensor or number at all.
+STRANGE = ("argument", "as an integer", "NoneType", "'str'", "'list'", "dtype('O')")
+
 # Called as listener(op, inputs, kwargs, output) after each op: the door for tracing and profiling.
 listeners: list[Callable[[Op, tuple[Any, ...], dict[str, Any], Any], None]] = []
 
@@ -205,7 +208,10 @@ class Op:
         came = ", ".join(describe(a) for a in arrays)
         options = "".join(f", {k}={v!r}" for k, v in kw.items() if not isinstance(v, Variable | np.ndarray))
         kind: type[Exception] = RuntimeError if isinstance(error, ValueError | TypeError) else IndexError
-        if isinstance(error, TypeError) and "argument" in text:
+        strange = any(v is None or isinstance(v, str | list) for v in arrays) or any(
+            word in text for word in STRANGE
+        )
+        if isinstance(error, TypeError) and strange or "invalid literal" in text:
             kind = TypeError
         return kind(f"[{self.name}] {self.hint or text}, came {came}{options}")
 

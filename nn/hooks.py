@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
@@ -58,6 +59,19 @@ class Hooked:
     """Registration of hooks on one module; `_hooks` is None as long as there are none."""
 
     _hooks: ModuleHooks | None = None
+
+    @property
+    def _forward_pre_hooks(self) -> OrderedDict[int, Hook]:
+        """PyTorch's view of the hooks, to be read."""
+        return OrderedDict((k, v[0]) for k, v in (self._hooks.forward_pre if self._hooks else {}).items())
+
+    @property
+    def _forward_hooks(self) -> OrderedDict[int, Hook]:
+        return OrderedDict((k, v[0]) for k, v in (self._hooks.forward if self._hooks else {}).items())
+
+    @property
+    def _backward_hooks(self) -> OrderedDict[int, Hook]:
+        return OrderedDict(self._hooks.backward if self._hooks else {})
 
     def _own_hooks(self) -> ModuleHooks:
         if self._hooks is None:

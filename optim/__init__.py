@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .optimizer import Optimizer
     from .rprop import ASGD, Rprop
     from .sgd import SGD, Lion
+    from .sparse_adam import SparseAdam
 
 _FOUND_IN = {
     "adafactor": ("Adafactor",),
@@ -26,6 +27,7 @@ _FOUND_IN = {
     "optimizer": ("Optimizer",),
     "rprop": ("ASGD", "Rprop"),
     "sgd": ("SGD", "Lion"),
+    "sparse_adam": ("SparseAdam",),
 }
 _MODULES = (*_FOUND_IN, "elementwise", "lr_scheduler", "swa_utils")
 
@@ -58,6 +60,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
     "swa_utils",
 ]

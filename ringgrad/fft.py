@@ -1,5 +1,6 @@
 """`ringgrad.fft`: Fourier transforms under PyTorch's names."""
 
+from .tensor.keywords import face
 from .tensor.fft import (
     fft,
     fft2,
@@ -41,3 +42,5 @@ __all__ = [
     "rfftfreq",
     "rfftn",
 ]
+
+face(globals())

@@ -1,5 +1,6 @@
 """`ringgrad.linalg`: linear algebra under PyTorch's names."""
 
+from .tensor.keywords import face
 from .tensor.linalg import (
     LinAlgError,
     cholesky,
@@ -69,3 +70,5 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+face(globals())

@@ -1,5 +1,6 @@
 """`ringgrad.special`: special functions under PyTorch's names."""
 
+from .tensor.keywords import face
 from .tensor.special import (
     digamma,
     entr,
@@ -65,3 +66,5 @@ __all__ = [
     "xlogy",
     "zeta",
 ]
+
+face(globals())

@@ -17,6 +17,10 @@ from types import ModuleType
 from typing import Any
 
 import ringgrad
+from ringgrad import version
+
+
+VERSION = f"2.13.0+ringgrad{ringgrad.__version__}"  # the PyTorch release whose API this follows
 
 
 class Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -57,6 +61,9 @@ def install() -> None:
         raise RuntimeError("[torch] must be installed before PyTorch is imported, came a process that has imported it")
     sys.meta_path.insert(0, Alias())
     sys.modules["torch"] = ringgrad
+    # scripts compare torch.__version__ with releases of PyTorch's
+    for module in (ringgrad, version):
+        vars(module)["__version__"] = VERSION
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from types import FunctionType
 from typing import Any
+
+from ..autograd.engine import Variable
+from ..autograd.op import describe
 
 SPELLED = (
     "all any amax amin argmax argmin argsort cat chunk concat concatenate count_nonzero cummax cummin"
@@ -24,27 +28,77 @@ WITH_OUT = (
 NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
-def spelled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that also takes `axis` for `dim` and `keepdims` for `keepdim`."""
+# What NumPy and Python raise where PyTorch has an error of its own.
+FOREIGN = (AttributeError, ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError)
+
+
+def public(function: Callable[..., Any], axis: bool = False, out: bool = False) -> Callable[..., Any]:
+    """The function as scripts call it: errors in its name, of PyTorch's types.
+
+    axis: it also takes `axis` for `dim` and `keepdims` for `keepdim`. out: it also takes `out`, a tensor (or several)
+    that the result is written into.
+    """
 
     @wraps(function)
     def call(*args: Any, **kw: Any) -> Any:
-        if kw and ("axis" in kw or "keepdims" in kw):
-            kw = {NAMES.get(name, name): value for name, value in kw.items()}
-        return function(*args, **kw)
+        try:
+            if not kw:
+                return function(*args)
+            if axis and ("axis" in kw or "keepdims" in kw):
+                kw = {NAMES.get(name, name): value for name, value in kw.items()}
+            target = kw.pop("out", None) if out else None
+            found = function(*args, **kw)
+            return found if target is None else _written(target, found)
+        except FOREIGN as error:
+            if str(error)[:1] == "[":
+                raise
+            raise explained(call.__name__, args, kw, error) from error
 
+    call.__name__ = getattr(function, "__name__", None) or function.name  # type: ignore[attr-defined]
     return call
 
 
-def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that also takes `out`: a tensor (or several) that the result is written into."""
+def face(own: dict[str, Any], leave: str = "") -> None:
+    """Makes every function of a namespace, given as its globals, a `public` one, but for those named in `leave`."""
+    left = leave.split()
+    for name, function in list(own.items()):
+        if (
+            name[0] != "_"
+            and isinstance(function, FunctionType)
+            and function is not face
+            and name not in left
+        ):
+            made = own[name] = public(function)
+            made.__module__ = own["__name__"]  # where pickle finds it
 
-    @wraps(function)
-    def call(*args: Any, out: Any = None, **kw: Any) -> Any:
-        found = function(*args, **kw)
-        return found if out is None else _written(out, found)
 
-    return call
+def explained(name: str, args: Any, kw: Any, error: Exception) -> Exception:
+    """An error of NumPy's or Python's in the words of the function: what it was called with, PyTorch's type."""
+    text, given = str(error), [*args, *kw.values()]
+    given += [x for value in given if isinstance(value, list | tuple) for x in value]
+    if isinstance(error, AttributeError) and not any(error.obj is value for value in given):
+        return error
+    kind: type[Exception] = RuntimeError
+    if isinstance(error, AttributeError):
+        kind, text = TypeError, "must be called with Tensors"
+    elif isinstance(error, TypeError) and (
+        "ufunc" in text or "numpy boolean" in text
+    ):  # a dtype without a kernel
+        kind = NotImplementedError
+    elif isinstance(error, TypeError) or "invalid literal" in text or "could not convert" in text:
+        kind = TypeError
+    elif text in ("tuple index out of range", "list index out of range"):
+        text = "needs tensors of more dimensions"
+    elif isinstance(error, IndexError):
+        kind = IndexError
+    came = ", ".join([_described(a) for a in args] + [f"{k}={_described(v)}" for k, v in kw.items()])
+    return kind(f"[{name}] {text}, came {came}")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Variable):
+        return describe(value.array)
+    return f"{type(value).__name__} {value!r}"[:60]
 
 
 def _written(out: Any, found: Any) -> Any:

@@ -21,12 +21,16 @@ NAMES = {
 
 
 class TensorType:
-    """Makes tensors of one dtype: `FloatTensor(2, 3)` is uninitialised, `FloatTensor([1, 2])` holds data."""
+    """Makes tensors of one dtype: sizes or a Size leave it uninitialised, `FloatTensor([1, 2])` holds data."""
 
     def __init__(self, name: str) -> None:
         self.name, self.dtype = name, NAMES[name]
 
     def __call__(self, *data: Any) -> Any:
+        from .tensor import Size
+
+        if len(data) == 1 and isinstance(data[0], Size):
+            return creation.empty(tuple(data[0]), dtype=self.dtype)
         if data and all(isinstance(d, int) for d in data):
             return creation.empty(*data, dtype=self.dtype)
         return creation.tensor(data[0] if data else [], dtype=self.dtype)

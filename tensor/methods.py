@@ -14,7 +14,7 @@ from ..autograd.op import Op, tensor_ops
 from . import arranging, elementwise, scattering, sorting, statistics
 from . import device as devices
 from . import functions as f
-from .keywords import SPELLED, spelled
+from .keywords import SPELLED, public
 from .ops import elementwise as _e
 from .ops import pointwise as _p
 
@@ -377,4 +377,4 @@ def expose(cls: Any) -> None:
         setattr(cls, alias, cls.__dict__[name])
     for name in SPELLED.split():
         if name in cls.__dict__:
-            setattr(cls, name, spelled(cls.__dict__[name]))
+            setattr(cls, name, public(cls.__dict__[name], axis=True))

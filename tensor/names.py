@@ -6,10 +6,11 @@ name of theirs is first used: `name=other` is the function `other` of that modul
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 from . import arranging, elementwise, products, scattering, sorting, statistics
-from .keywords import SPELLED, WITH_OUT, spelled, with_out
+from .keywords import SPELLED, WITH_OUT, public
 
 EAGER = (arranging, elementwise, products, scattering, sorting, statistics)
 ALIASES = {
@@ -78,9 +79,10 @@ def contents() -> dict[str, Any]:
 
 def with_keywords(found: dict[str, Any]) -> dict[str, Any]:
     """The same functions, those of `keywords` also with `axis`, `keepdims` and `out`."""
-    for names, widened in ((SPELLED, spelled), (WITH_OUT, with_out)):
-        for name in names.split():
-            found[name] = widened(found[name])
+    axis, out = set(SPELLED.split()), set(WITH_OUT.split())
+    for name, function in found.items():
+        if name in axis or name in out or isinstance(function, FunctionType):
+            found[name] = public(function, name in axis, name in out)
     return found
 
 
@@ -98,7 +100,11 @@ def late() -> dict[str, tuple[str, str]]:
 
 def in_place(cls: Any) -> dict[str, Any]:
     """PyTorch's functions that write into their first argument: methods called as functions."""
-    return {name + "_": cls.__dict__[name + "_"] for name in IN_PLACE.split() if name + "_" in cls.__dict__}
+    methods = {name + "_": cls.__dict__.get(name + "_") for name in IN_PLACE.split()}
+    found = {name: public(method) for name, method in methods.items() if method is not None}
+    for name, function in found.items():
+        function.__name__ = name
+    return found
 
 
 __all__ = ["contents", "in_place", "late", "with_keywords"]

@@ -97,8 +97,10 @@ class Tensor(Variable):
     __array_priority__ = 1000.0
 
     def __new__(cls, *data: Any, device: Any = None) -> Any:
-        """PyTorch's legacy constructor: sizes, or data, as float32."""
-        if data and all(isinstance(d, int) for d in data):
+        """PyTorch's legacy constructor: sizes (a Size too), or data, as float32."""
+        if len(data) == 1 and isinstance(data[0], Size):
+            made = creation.empty(tuple(data[0]), dtype=dtypes.get_default_dtype())
+        elif data and all(isinstance(d, int) for d in data):
             made = creation.empty(*data, dtype=dtypes.get_default_dtype())
         else:
             made = creation.tensor(data[0] if data else [], dtype=dtypes.get_default_dtype())

@@ -118,3 +118,77 @@ def test_tensors_are_swapped() -> None:
         t.utils.swap_tensors(a, b)
         assert one.tolist() == [0, 0, 0] and one.note == "b" and type(one) is t.Tensor
         assert isinstance(b, t.nn.Parameter) and b.requires_grad and not one.requires_grad
+
+
+def test_legacy_constructors_take_a_size() -> None:
+    for t in (torch, ringgrad):
+        size = t.ones(2, 3).shape
+        assert t.FloatTensor(size).shape == t.Tensor(size).shape == t.LongTensor(size).shape == (2, 3)
+        assert t.Tensor(t.Size([])).shape == () and t.FloatTensor((2, 3)).tolist() == [2, 3]
+
+
+def test_grad_takes_any_collection_of_inputs() -> None:
+    for t in (torch, ringgrad):
+        weights = t.nn.ParameterList([t.nn.Parameter(t.ones(2)), t.nn.Parameter(t.ones(3))])
+        found = t.autograd.grad((weights[0].sum() * 2 + weights[1].sum()), weights)
+        assert [g.tolist() for g in found] == [[2, 2], [1, 1, 1]]
+
+
+def test_hooks_can_be_listed() -> None:
+    for t in (torch, ringgrad):
+        layer = t.nn.Linear(2, 2)
+        layer.register_forward_pre_hook(len)
+        layer.register_forward_hook(print)
+        assert list(layer._forward_pre_hooks.values()) == [len] and list(layer._forward_hooks.values()) == [
+            print
+        ]
+        assert not layer._backward_hooks
+
+
+def test_sparse_adam() -> None:
+    for maximize in (False, True):
+
+        def program(t: Any, maximize: bool = maximize) -> Any:
+            table = t.nn.Embedding(6, 3, sparse=True)
+            optimizer = t.optim.SparseAdam(table.parameters(), lr=0.1, maximize=maximize)
+            for index in ([0, 1, 1], [4], [1, 4], [0, 5]):
+                optimizer.zero_grad()
+                (table(t.tensor(index)) ** 2).sum().backward()
+                optimizer.step()
+            return table.weight
+
+        same(program)
+    for bad in ({"lr": 0.0}, {"eps": 0.0}, {"betas": (1.0, 0.9)}):
+        for t in (torch, ringgrad):
+            with pytest.raises(ValueError):
+                t.optim.SparseAdam([t.nn.Parameter(t.ones(2))], **bad)
+
+
+def test_version_comparisons_see_a_release_of_pytorch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    (tmp_path / "x.py").write_text(
+        "import torch; assert torch.__version__ >= '1.5.0'; print(torch.__version__, torch.version.__version__)"
+    )
+    command = [sys.executable, "-m", "ringgrad.torch", str(tmp_path / "x.py")]
+    first, second = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    assert first == second == f"2.13.0+ringgrad{ringgrad.__version__}"
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    calls = (
+        lambda t: t.nn.functional.linear(None, t.ones(2, 2)),
+        lambda t: t.nn.functional.gelu(None),
+        lambda t: t.addmm(t.ones(2, 2), None, t.ones(2, 2)),
+        lambda t: t.abs_("x"),
+        lambda t: t.nn.Conv2d(1, 1, 1)(None),
+        lambda t: t.linalg.inv(None),
+    )
+    for call in calls:
+        with pytest.raises(TypeError):
+            call(torch)
+        with pytest.raises(TypeError, match=r"^\[\w+\].*(NoneType|str)"):
+            call(ringgrad)

@@ -23,7 +23,7 @@ def _apply(op: Any, input: Tensor, inplace: bool, **kw: Any) -> Tensor:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(input, 0)."""
-    return apply_inplace(ops.relu, input) if inplace else ops.relu(input)
+    return apply_inplace(ops.relu, input) if inplace and isinstance(input, Tensor) else ops.relu(input)
 
 
 def relu_(input: Tensor) -> Tensor:

@@ -22,7 +22,13 @@ from .dropouts import dropout
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias, weight of shape (out, in)."""
-    return _linear.linear(input, weight, bias)
+    try:
+        return _linear.linear(input, weight, bias)
+    except AttributeError:
+        if isinstance(input, Tensor) and isinstance(weight, Tensor):
+            raise
+        came = " and ".join(type(t).__name__ for t in (input, weight))
+        raise TypeError(f"[linear] input and weight must be Tensors, came {came}") from None
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -57,6 +63,7 @@ def embedding(
 
     padding_idx: a row that gets no gradient. max_norm: rows that are looked up and longer are scaled down
     in place first. scale_grad_by_freq: divides each row's gradient by how often it was looked up.
+    sparse: accepted, the gradient is dense and has the same numbers.
     """
     if padding_idx is not None:
         rows = weight.array.shape[0]
@@ -65,10 +72,6 @@ def embedding(
                 f"[embedding] padding_idx must be in [{-rows}, {rows - 1}], came {padding_idx}"
             )
         padding_idx %= rows
-    if sparse:
-        raise NotImplementedError(
-            "[embedding] sparse gradients do not exist here, came sparse=True: use False"
-        )
     if max_norm is not None:
         _renormalise(input, weight, max_norm, norm_type)
     if not scale_grad_by_freq:

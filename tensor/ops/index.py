@@ -154,7 +154,8 @@ setitem = Op(
 def _index_of(name: str, index: Any) -> np.ndarray[Any, Any]:
     array = index.array if isinstance(index, Variable) else index
     if category(array.dtype) != 1:
-        raise RuntimeError(f"[{name}] the index must be an integer tensor, came {describe(index)}")
+        kind = RuntimeError if isinstance(index, Variable) else TypeError
+        raise kind(f"[{name}] the index must be an integer tensor, came {describe(index)}")
     return array
 
 

@@ -23,7 +23,8 @@ def plain(index: Any) -> Array:
 def integer_index(name: str, index: Any) -> Array:
     array = plain(index)
     if getattr(array, "dtype", BOOL).kind not in "iu":
-        raise RuntimeError(f"[{name}] the index must be an integer tensor, came {describe(index)}")
+        kind = RuntimeError if isinstance(index, Variable) else TypeError
+        raise kind(f"[{name}] the index must be an integer tensor, came {describe(index)}")
     return array
 
 

@@ -354,7 +354,7 @@ unbind = Op(
 
 def _cat_prepare(*parts: Any, dim: int = 0) -> Prepared:
     if not parts:
-        raise RuntimeError("[cat] at least one tensor must be given, came none")
+        raise ValueError("[cat] at least one tensor must be given, came none")
     if not isinstance(parts[0], Variable):
         return parts, {"dim": axis_of("cat", dim, parts[0].ndim)}
     first = parts[0].array
