@@ -211,7 +211,7 @@ class Op:
         strange = any(v is None or isinstance(v, str | list) for v in arrays) or any(
             word in text for word in STRANGE
         )
-        if isinstance(error, TypeError) and strange or "invalid literal" in text:
+        if (isinstance(error, TypeError) and strange) or "invalid literal" in text:
             kind = TypeError
         return kind(f"[{self.name}] {self.hint or text}, came {came}{options}")
 

@@ -253,7 +253,7 @@ F.local_response_norm F.scaled_dot_product_attention F.unfold linalg.cond
 """
 
 
-@pytest.mark.parametrize("name", functions())
+@pytest.mark.parametrize("name", list(functions()))
 def test_wrong_input_is_refused_as_pytorch_does(name):
     found, _ = differences(name)
     assert not found["unnamed"]
