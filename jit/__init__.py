@@ -19,6 +19,8 @@ from .files import SavedProgram, load, save
 from .graph import Graph
 from .torchscript import *  # noqa: F403
 from .torchscript import __all__ as _torchscript
+from .torchscript import _overload as _overload  # torchvision's and timm's files use these at import
+from .torchscript import _overload_method as _overload_method
 
 
 class _Callable(ModuleType):

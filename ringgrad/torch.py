@@ -23,13 +23,23 @@ from ringgrad import version
 VERSION = f"2.13.0+ringgrad{ringgrad.__version__}"  # the PyTorch release whose API this follows
 
 
+# Lightning, which works on PyTorch's inside, is found as ringgrad's own Trainer; the longest names first.
+NAMES = {
+    "torch": "ringgrad",
+    "lightning.pytorch": "ringgrad.lightning",
+    "lightning": "ringgrad.lightning",
+    "pytorch_lightning": "ringgrad.lightning",
+}
+
+
 class Alias(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds `torch.x.y` as `ringgrad.x.y`: the same module object under both names."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name != "torch" and not name.startswith("torch."):
+        found = next((theirs for theirs in NAMES if name == theirs or name.startswith(theirs + ".")), None)
+        if found is None:
             return None
-        real = "ringgrad" + name[len("torch") :]
+        real = NAMES[found] + name[len(found) :]
         try:
             module = importlib.import_module(real)
         except ModuleNotFoundError as error:

@@ -163,3 +163,12 @@ def test_pytorchs_models_by_allowed_classes():
     file.seek(0)
     with safe_globals([nn.Sequential, nn.Linear, nn.ReLU]):
         assert type(rg.load(file)[1]) is nn.ReLU
+
+
+def test_any_other_suffix_takes_whole_objects(tmp_path):
+    net = Net()
+    rg.save(net, tmp_path / "net.pkl")
+    with pytest.warns(UserWarning, match="can run any code"):
+        same_net(net, rg.load(tmp_path / "net.pkl", weights_only=False))
+    with pytest.raises(TypeError, match="cannot be saved"):
+        rg.save(net, tmp_path / "net.rg")

@@ -192,3 +192,19 @@ def test_what_is_no_tensor_is_named() -> None:
             call(torch)
         with pytest.raises(TypeError, match=r"^\[\w+\].*(NoneType|str)"):
             call(ringgrad)
+
+
+def test_lightning_is_found_under_its_names(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    (tmp_path / "x.py").write_text(
+        "import lightning as L, pytorch_lightning as pl, lightning.pytorch\n"
+        "from lightning.pytorch import LightningModule, Trainer\n"
+        "from lightning.pytorch.callbacks import ModelCheckpoint\n"
+        "assert L.Trainer is Trainer is pl.Trainer and L.pytorch.LightningModule is LightningModule\n"
+        "print(Trainer.__module__)"
+    )
+    command = [sys.executable, "-m", "ringgrad.torch", str(tmp_path / "x.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("ringgrad.lightning"), done.stderr

@@ -27,8 +27,9 @@ def save(
     structure beside it. Open files get PyTorch's. `load` knows all of them by content, and finds every
     flipped bit (docs/checkpoints.md).
 
-    PyTorch's format also takes whole objects, such as a module: their classes are named in the file, which `load` reads
-    with weights_only=False only. The three arguments at the end are accepted for PyTorch scripts and change nothing.
+    PyTorch's format also takes whole objects, such as a module (under any suffix but .rg and .safetensors): their
+    classes are named in the file, which `load` reads with weights_only=False only. The three arguments at the end are
+    accepted for PyTorch scripts and change nothing.
 
     A path is replaced whole or not at all: on any error the old file is as before. Tensors that share memory
     are stored once and come back shared.
@@ -48,7 +49,13 @@ def save(
     from .tree import Encoder
 
     encoder = Encoder()
-    write_tree(path, encoder.encode(obj), encoder.leaves)
+    try:
+        tree = encoder.encode(obj)
+    except TypeError as error:
+        if path.endswith((".rg", ".safetensors")):
+            raise
+        return _save_whole(obj, path, error)
+    write_tree(path, tree, encoder.leaves)
 
 
 def save_torch(obj: Any, f: Any) -> None:

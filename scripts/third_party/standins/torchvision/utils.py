@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import torch
+
 
 def save_image(*_: Any, **__: Any) -> None:
     pass
 
 
-make_grid = save_image
+def make_grid(tensor: Any, *_: Any, **__: Any) -> Any:
+    """The pictures beside each other, three channels each."""
+    row = torch.cat(list(tensor), dim=-1)
+    return row.expand(3, *row.shape[1:])
 
 
 def _log_api_usage_once(what: Any) -> None:
