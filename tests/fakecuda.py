@@ -759,9 +759,14 @@ def installed(devices: int = 1) -> Iterator[Any]:
     import fakecuda_kernels as kernels
 
     import ringgrad  # noqa: F401
+
+    if kernels.compiler() is None:
+        import pytest
+
+        pytest.skip("kernels run on the host's C++ compiler, and there is none")
     from ringgrad.autograd import engine, op
     from ringgrad.autograd.engine import array_namespace
-    from ringgrad.tensor.backend.cuda import runtime
+    from ringgrad.tensor.backend.cuda import cublaslt, runtime
     from ringgrad.tensor.ops import norm
 
     saved = {name: sys.modules.get(name) for name in ("cupy", "cupy.cuda")}
@@ -772,10 +777,7 @@ def installed(devices: int = 1) -> Iterator[Any]:
     sys.modules["cupy"], sys.modules["cupy.cuda"] = cupy, cupy.cuda
     runtime._found.clear()
     forget = _backend_state()
-    if kernels.compiler() is not None:
-        from ringgrad.tensor.backend.cuda import cublaslt
-
-        cublaslt._library[:] = [kernels.CublasLt()]
+    cublaslt._library[:] = [kernels.CublasLt()]
     try:
         runtime.load()
         yield cupy
