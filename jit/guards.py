@@ -99,11 +99,11 @@ class Reach:
     def compiled(self) -> Callable[[], bool]:
         """All checks as one function."""
         space: dict[str, Any] = {"same": same, "MISSING": MISSING}
-        lines = ["def check():"]
+        lines = ["def check():", " try:"]
         for i, check in enumerate(self.checks):
             space[f"h{i}"], space[f"o{i}"] = check.holder, check.was
             if check.kind == "length":
-                lines.append(f" if len(h{i}) != {check.was}: return False")
+                lines.append(f"  if len(h{i}) != {check.was}: return False")
                 continue
             if check.kind == "cell":
                 get = f"h{i}.cell_contents"
@@ -119,11 +119,11 @@ class Reach:
                     else f"h{i}.get(k{i}, MISSING)"
                 )
             scalar = isinstance(check.was, SCALARS) and check.was is not None
-            lines.append(f" x = {get}")
+            lines.append(f"  x = {get}")
             lines.append(
-                f" if x is not o{i}" + (f" and not same(x, o{i})" if scalar else "") + ": return False"
+                f"  if x is not o{i}" + (f" and not same(x, o{i})" if scalar else "") + ": return False"
             )
-        lines.append(" return True")
+        lines += ["  return True", " except (ValueError, IndexError): return False"]
         exec("\n".join(lines), space)
         return space["check"]
 

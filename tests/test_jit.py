@@ -199,6 +199,24 @@ def test_python_values_in_reach_are_guarded() -> None:
     assert c.calls["replayed"] == 3
 
 
+def test_a_variable_that_is_gone_is_noticed() -> None:
+    factor = 2.0
+
+    def f(x: Any) -> Any:
+        return x * factor
+
+    def remove() -> None:
+        nonlocal factor
+        del factor
+
+    c = rg.jit(f)
+    for _ in range(3):
+        c(rg.ones(2))
+    remove()
+    with pytest.raises(NameError):
+        c(rg.ones(2))
+
+
 def test_grad_mode_is_part_of_the_key() -> None:
     w = rg.ones(3, requires_grad=True)
 
