@@ -97,6 +97,21 @@ def test_no_post_is_missed_by_one_who_listens_looks_and_sleeps() -> None:
     assert longest < 20
 
 
+def test_huge_memory_is_mapped_without_a_long_stop() -> None:
+    def resident() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssShmem:"))
+
+    before = resident()
+    fd, small = segment.create("test", 1 << 20)
+    assert resident() >= before + (1 << 20)
+    other, huge = segment.create("test", segment.POPULATED_BYTES + 1)
+    assert resident() < before + (4 << 20)
+    huge.bytes[-1] = small.bytes[0] = 1  # both can be written
+    os.close(fd)
+    os.close(other)
+
+
 def test_memory_is_sealed_against_shrinking() -> None:
     fd, own = segment.create("test", 5000)
     assert own.size == 8192

@@ -9,6 +9,8 @@ import os
 
 import numpy as np
 
+POPULATED_BYTES = 64 << 20
+
 
 class Segment:
     """A mapped piece of shared memory. `bytes` is a flat uint8 array over it; the map lives as long as its
@@ -18,8 +20,10 @@ class Segment:
     def __init__(self, fd: int, size: int, writable: bool) -> None:
         self.size = size
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        # Faults are paid here and not in the first collective.
-        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, protection)
+        # Faults are paid here and not in the first collective; but Python's lock is held meanwhile, and who maps
+        # gigabytes so long shows no sign of life.
+        populate = mmap.MAP_POPULATE if size <= POPULATED_BYTES else 0
+        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED | populate, protection)
         self.bytes = np.frombuffer(self._map, np.uint8)
         self.memory = memoryview(self._map)
         self.address: int = self.bytes.__array_interface__["data"][0]
