@@ -698,7 +698,12 @@ class Tensor(Variable):
         f.flatten,
         f.unflatten,
     )
-    narrow, select, split, chunk, unbind = f.narrow, f.select, f.split, f.chunk, f.unbind
+    narrow, select, chunk, unbind = f.narrow, f.select, f.chunk, f.unbind
+
+    def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+        """Views of parts along `dim`: of one size (the last may be smaller), or of the sizes listed."""
+        return f.split(self, split_size, dim)
+
     flip, roll, tril, triu, diagonal, broadcast_to = (
         f.flip,
         f.roll,

@@ -208,3 +208,10 @@ def test_lightning_is_found_under_its_names(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ringgrad.torch", str(tmp_path / "x.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("ringgrad.lightning"), done.stderr
+
+
+def test_the_method_split_names_its_size() -> None:
+    for t in (torch, ringgrad):
+        parts = t.ones(4, 6).split(split_size=[2, 4], dim=1)
+        assert [tuple(p.shape) for p in parts] == [(4, 2), (4, 4)]
+        assert len(t.split(t.ones(4), split_size_or_sections=3)) == 2
