@@ -700,7 +700,7 @@ class Tensor(Variable):
     )
     narrow, select, chunk, unbind = f.narrow, f.select, f.chunk, f.unbind
 
-    def split(self, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    def split(self, split_size: Any, dim: Any = 0) -> tuple[Tensor, ...]:
         """Views of parts along `dim`: of one size (the last may be smaller), or of the sizes listed."""
         return f.split(self, split_size, dim)
 
