@@ -240,12 +240,15 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(num: int) -> None:
-    """Sets how many threads a matrix product uses."""
+    """Sets how many threads a matrix product and a compiled op use."""
     if not isinstance(num, int) or num < 1:
         raise RuntimeError(f"[set_num_threads] must be a positive int, came {num!r}")
     blas = _blas()
     if blas:
         blas[1](num)
+    from .backend.cpu import library
+
+    library.set_threads(num)
 
 
 def get_num_interop_threads() -> int:

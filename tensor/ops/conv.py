@@ -14,6 +14,7 @@ import numpy as np
 
 from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
+from .faster import faster
 from .linear import same_dtype
 from .pad import pad
 from .rows import row_sum
@@ -115,6 +116,11 @@ def _conv(
     dilation: Ints,
     groups: int,
 ) -> Any:
+    fast = faster(
+        "conv", xp, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
+    if fast is not None:
+        return fast
     kernel = weight.shape[2:]
     sizes = zip(x.shape[2:], kernel, stride, padding, dilation)
     out = tuple(out_size(*size) for size in sizes)
@@ -139,6 +145,10 @@ def _conv(
 def _conv_weight(
     xp: Any, gy: Any, x: Any, *, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> Any:
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    fast = faster("conv_weight", xp, gy, x, kernel=kernel, **geometry)
+    if fast is not None:
+        return fast
     outs, channels = gy.shape[1], x.shape[1] // groups
     out = gy.shape[2:]
     total = xp.zeros((groups, outs // groups, channels * math.prod(kernel)), gy.dtype)
@@ -163,6 +173,10 @@ def _conv_input(
     groups: int,
 ) -> Any:
     """The gradient for an input of spatial `size`. bias: of transposed convolution, one a channel of the result."""
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    fast = faster("conv_input", xp, gy, weight, bias, size=size, **geometry)
+    if fast is not None:
+        return fast
     channels = weight.shape[1]
     # few channels make thin products of the turned kernel
     thin = channels * math.prod(gy.shape[2:]) < 16 * math.prod(size)

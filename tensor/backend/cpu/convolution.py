@@ -1,0 +1,122 @@
+"""Convolutions and their gradients by oneDNN, on float32 in one to three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from . import library as onednn
+from .library import DIFF_DST, DIFF_SRC, DIFF_WEIGHTS, DST, FORWARD, SRC, WEIGHTS, Dims, Primitive
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+F32 = np.dtype("float32")
+DIRECT = 1
+
+
+@lru_cache(maxsize=512)
+def _primitive(
+    kind: str,
+    x: Ints,
+    w: Ints,
+    y: Ints,
+    stride: Ints,
+    padding: Pairs,
+    dilation: Ints,
+    groups: int,
+    threads: int,
+) -> Primitive | None:
+    """kind: forward, input or weight; None where the library refuses the shape."""
+    lib = onednn.load()
+    assert lib is not None
+    weights = (groups, w[0] // groups, *w[1:]) if groups > 1 else w
+    step, spread = Dims(*stride), Dims(*[d - 1 for d in dilation])
+    low, high = Dims(*[a for a, _ in padding]), Dims(*[b for _, b in padding])
+    geometry = (step, spread, low, high)
+    lib.set_threads(threads)
+    free = [lib.layout(shape, free=True) for shape in (x, weights, y)]
+    src, wei, dst = free
+    try:
+        forward = lib.description("convolution_forward", FORWARD, DIRECT, src, wei, None, dst, *geometry)
+        if kind == "forward":
+            return Primitive(lib, forward, {SRC: x, WEIGHTS: weights, DST: y}, DST)
+        if kind == "input":
+            backward = lib.description("convolution_backward_data", DIRECT, src, wei, dst, *geometry, forward)
+            return Primitive(lib, backward, {DIFF_DST: y, WEIGHTS: weights, DIFF_SRC: x}, DIFF_SRC)
+        backward = lib.description(
+            "convolution_backward_weights", DIRECT, src, wei, None, dst, *geometry, forward
+        )
+        return Primitive(lib, backward, {DIFF_DST: y, SRC: x, DIFF_WEIGHTS: weights}, DIFF_WEIGHTS)
+    except RuntimeError:
+        return None
+
+
+def _fits(a: Any, b: Any, padding: Pairs) -> bool:
+    return (
+        a.dtype == F32 == b.dtype
+        and 3 <= a.ndim <= 5
+        and bool(a.size and b.size)
+        and min(map(min, padding)) >= 0
+    )
+
+
+def _sizes(size: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Ints:
+    """Windows that fit, in each dimension."""
+    return tuple(
+        (n + a + b - d * (k - 1) - 1) // s + 1
+        for n, k, s, (a, b), d in zip(size, kernel, stride, padding, dilation)
+    )
+
+
+def _run(kind: str, x: Ints, w: Ints, y: Ints, geometry: dict[str, Any], a: Any, b: Any, out: Ints) -> Any:
+    lib = onednn.load()
+    assert lib is not None
+    found = _primitive(
+        kind, x, w, y, *[geometry[k] for k in ("stride", "padding", "dilation", "groups")], lib.threads
+    )
+    if found is None:
+        return None
+    return found.run(np.ascontiguousarray(a), np.ascontiguousarray(b), np.empty(out, F32))
+
+
+def conv(x: Any, weight: Any, bias: Any = None, **geometry: Any) -> Any:
+    """Convolution; None where another body must compute it."""
+    stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
+    if not _fits(x, weight, padding):
+        return None
+    out = (x.shape[0], weight.shape[0], *_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation))
+    if min(out) < 1:
+        return None
+    y = _run("forward", x.shape, weight.shape, out, geometry, x, weight, out)
+    if bias is not None and y is not None:
+        y += bias.reshape(-1, *[1] * (x.ndim - 2))
+    return y
+
+
+def conv_weight(gy: Any, x: Any, *, kernel: Ints, **geometry: Any) -> Any:
+    """The gradient for the weight; None where another body must compute it."""
+    stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
+    shape = (gy.shape[1], x.shape[1] // geometry["groups"], *kernel)
+    if not _fits(gy, x, padding) or gy.shape[2:] != _sizes(x.shape[2:], kernel, stride, padding, dilation):
+        return None
+    return _run("weight", x.shape, shape, gy.shape, geometry, gy, x, shape)
+
+
+def conv_input(gy: Any, weight: Any, bias: Any = None, *, size: Ints, **geometry: Any) -> Any:
+    """The gradient for the input, or transposed convolution; None where another body must compute it."""
+    stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
+    shape = (gy.shape[0], weight.shape[1] * geometry["groups"], *size)
+    if not _fits(gy, weight, padding) or gy.shape[2:] != _sizes(
+        size, weight.shape[2:], stride, padding, dilation
+    ):
+        return None
+    dx = _run("input", shape, weight.shape, gy.shape, geometry, gy, weight, shape)
+    if bias is not None and dx is not None:
+        dx += bias.reshape(-1, *[1] * len(size))
+    return dx
+
+
+BODIES: dict[str, Callable[..., Any]] = {"conv": conv, "conv_weight": conv_weight, "conv_input": conv_input}

@@ -1,0 +1,183 @@
+"""oneDNN through its C interface: primitives made once for a shape, run on the memory of NumPy arrays.
+
+Source of the names and numbers: the C API of oneDNN 3 (dnnl.h, dnnl_types.h), which is stable within version 3.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+Handle = ctypes.c_void_p
+Dims = ctypes.c_int64 * 12
+F32 = 3
+ANY = 1  # the library chooses the layout
+FORWARD = 64
+SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 129, 145, 161
+QUERY = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134}
+
+
+class Argument(ctypes.Structure):
+    _fields_ = [("index", ctypes.c_int), ("memory", Handle)]
+
+
+def _path() -> str | None:
+    """Where the wheel put the library; None where it is not installed."""
+    try:
+        files = metadata.files("onednn-cpu-gomp") or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((str(f.locate()) for f in files if f.name == "libdnnl.so.3"), None)
+
+
+class Library:
+    """The loaded library with one CPU engine and stream. `lock` holds while a primitive's memory is bound and it runs."""
+
+    def __init__(self, path: str) -> None:
+        self.dnnl = ctypes.CDLL(path)
+        self.set_threads = ctypes.CDLL("libgomp.so.1").omp_set_num_threads
+        self.threads = 1
+        self.lock = threading.Lock()
+        d = self.dnnl
+        d.dnnl_primitive_desc_query_md.restype = Handle
+        d.dnnl_primitive_desc_query_md.argtypes = [Handle, ctypes.c_int, ctypes.c_int]
+        d.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
+        d.dnnl_memory_desc_get_size.argtypes = [Handle]
+        d.dnnl_memory_desc_equal.argtypes = [Handle, Handle]
+        d.dnnl_memory_create.argtypes = [Handle, Handle, Handle, Handle]
+        d.dnnl_primitive_execute.argtypes = [Handle, Handle, ctypes.c_int, Handle]
+        d.dnnl_memory_set_data_handle.argtypes = [Handle, Handle]
+        for name in ("primitive", "primitive_desc", "memory", "memory_desc"):
+            getattr(d, f"dnnl_{name}_destroy").argtypes = [Handle]
+        self.engine = self.made(d.dnnl_engine_create, 1, ctypes.c_size_t(0))
+        self.stream = self.made(d.dnnl_stream_create, self.engine, 1)
+
+    def made(self, function: Callable[..., int], *args: Any) -> Handle:
+        """What a function of the library creates; RuntimeError with its status where it refuses."""
+        out = Handle()
+        status = function(ctypes.byref(out), *args)
+        if status:
+            raise RuntimeError(f"[oneDNN] {function.__name__} must succeed, came status {status}")
+        return out
+
+    def layout(self, shape: Sequence[int], free: bool = False) -> Handle:
+        """A float32 array in row-major order, or in the order that the library likes best."""
+        dims = Dims(*shape)
+        if free:
+            return self.made(self.dnnl.dnnl_memory_desc_create_with_tag, len(shape), dims, F32, ANY)
+        strides = Dims(*[max(1, int(np.prod(shape[i + 1 :]))) for i in range(len(shape))])
+        return self.made(self.dnnl.dnnl_memory_desc_create_with_strides, len(shape), dims, F32, strides)
+
+    def memory(self, layout: Handle) -> Handle:
+        """Memory without an address yet."""
+        return self.made(self.dnnl.dnnl_memory_create, layout, self.engine, None)
+
+    def description(self, name: str, *args: Any) -> Handle:
+        """What a primitive is to compute, such as "convolution_forward"."""
+        return self.made(getattr(self.dnnl, f"dnnl_{name}_primitive_desc_create"), self.engine, *args, None)
+
+
+class Step:
+    """A primitive and its arguments."""
+
+    def __init__(self, library: Library, description: Handle, arguments: dict[int, Handle]) -> None:
+        self.primitive = library.made(library.dnnl.dnnl_primitive_create, description)
+        self.arguments = (Argument * len(arguments))(*[Argument(i, m.value) for i, m in arguments.items()])
+        self.call = (self.primitive, library.stream, len(arguments), ctypes.addressof(self.arguments))
+
+
+class Primitive:
+    """A primitive on row-major arrays: `run(arrays..., out)`, in the order of `shapes` {argument: shape}.
+
+    Where the library wants another layout than rows, the array is reordered before, or the result after.
+    """
+
+    def __init__(
+        self, library: Library, description: Handle, shapes: dict[int, tuple[int, ...]], out: int
+    ) -> None:
+        self.library, self.memories, self.held = library, [], []
+        before: list[Step] = []
+        after: list[Step] = []
+        arguments: dict[int, Handle] = {}
+        for index, shape in shapes.items():
+            plain = library.layout(shape)
+            memory = library.memory(plain)
+            self.memories.append(memory)
+            want = (
+                Handle(library.dnnl.dnnl_primitive_desc_query_md(description, QUERY[index], 0))
+                if (index in QUERY)
+                else plain
+            )
+            if library.dnnl.dnnl_memory_desc_equal(plain, want):
+                arguments[index] = memory
+                continue
+            inner = arguments[index] = self._buffer(want)
+            if index == out:
+                after.append(self._reorder(want, plain, inner, memory))
+            else:
+                before.append(self._reorder(plain, want, memory, inner))
+        self.steps = [
+            *before,
+            Step(library, description, arguments),
+            *after,
+        ]  # they own what the calls point to
+        self.calls = [step.call for step in self.steps]
+
+    def _buffer(self, layout: Handle) -> Handle:
+        size = self.library.dnnl.dnnl_memory_desc_get_size(layout)
+        data = np.empty(size + 64, np.uint8)
+        memory = self.library.memory(layout)
+        start = data.__array_interface__["data"][0]
+        self.library.dnnl.dnnl_memory_set_data_handle(memory, start + -start % 64)
+        self.held.append(data)
+        return memory
+
+    def _reorder(self, source: Handle, target: Handle, a: Handle, b: Handle) -> Step:
+        library = self.library
+        description = library.made(
+            library.dnnl.dnnl_reorder_primitive_desc_create,
+            source,
+            library.engine,
+            target,
+            library.engine,
+            None,
+        )
+        return Step(library, description, {SRC: a, DST: b})
+
+    def run(self, *arrays: Any) -> Any:
+        """Computes; the arrays must be float32, contiguous and of the primitive's shapes. Returns the last."""
+        library = self.library
+        dnnl = library.dnnl
+        bind, execute = dnnl.dnnl_memory_set_data_handle, dnnl.dnnl_primitive_execute
+        with library.lock:
+            library.set_threads(library.threads)  # OpenMP keeps the number for each calling thread
+            for memory, array in zip(self.memories, arrays):
+                bind(memory, array.__array_interface__["data"][0])
+            for call in self.calls:
+                status = execute(*call)
+                if status:
+                    raise RuntimeError(f"[oneDNN] the primitive must run, came status {status}")
+        return arrays[-1]
+
+
+@lru_cache(maxsize=1)
+def load() -> Library | None:
+    """The library, or None where the extra is not installed or does not load here."""
+    path = _path()
+    try:
+        return Library(path) if path else None
+    except (OSError, AttributeError, RuntimeError):
+        return None
+
+
+def set_threads(count: int) -> None:
+    """How many threads primitives use from now on, where the library is loaded."""
+    if load.cache_info().currsize and (library := load()) is not None:
+        library.threads = count

@@ -1,0 +1,117 @@
+"""Compiled bodies of CPU ops against the plain NumPy ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringgrad as rg
+from ringgrad.tensor.backend.cpu import library
+from ringgrad.tensor.ops import faster as door
+
+fast = pytest.mark.skipif(library.load() is None, reason="needs the extra `fast`")
+
+
+def both(monkeypatch: Any, compute: Callable[[], list[Any]]) -> tuple[list[Any], list[Any]]:
+    """Results with compiled bodies and with plain ones."""
+    compiled = compute()
+    monkeypatch.setattr(door, "_bodies", {})
+    plain = compute()
+    monkeypatch.undo()
+    return compiled, plain
+
+
+def assert_close(a: list[Any], b: list[Any], rtol: float = 1e-5) -> None:
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(1.0, float(np.abs(y).max(initial=0))))
+
+
+def random(*shape: int, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+CONVOLUTIONS = [
+    # input, weight, options
+    ((2, 3, 9, 7), (5, 3, 3, 3), {}),
+    ((2, 8, 9, 9), (16, 8, 3, 3), {"padding": 1}),
+    ((3, 8, 11, 10), (8, 8, 3, 2), {"stride": 2, "padding": 1}),
+    ((1, 6, 12, 12), (9, 2, 3, 3), {"groups": 3, "padding": 2, "dilation": 2}),
+    ((2, 8, 7, 7), (8, 1, 3, 3), {"groups": 8, "padding": 1}),
+    ((4, 16, 5, 5), (7, 16, 1, 1), {}),
+    ((2, 3, 20), (4, 3, 5), {"stride": 3}),
+    ((1, 2, 5, 6, 7), (3, 2, 2, 3, 2), {"padding": (1, 0, 1)}),
+]
+
+
+@fast
+@pytest.mark.parametrize("shape,weight,options", CONVOLUTIONS)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_convolutions_and_their_gradients_agree(
+    monkeypatch: Any, shape: Any, weight: Any, options: Any, transposed: bool
+) -> None:
+    F = rg.nn.functional
+    dims = len(shape) - 2
+    body = getattr(F, f"conv{'_transpose' * transposed}{dims}d")
+
+    def compute() -> list[Any]:
+        channels = weight[0] if transposed else shape[1]
+        x = rg.tensor(random(shape[0], channels, *shape[2:]), requires_grad=True)
+        w = rg.tensor(random(*weight), requires_grad=True)
+        outs = weight[1] * options.get("groups", 1) if transposed else weight[0]
+        b = rg.tensor(random(outs), requires_grad=True)
+        y = body(x, w, b, **options)
+        (y * y).sum().backward()
+        return [t.numpy() for t in (y.detach(), x.grad, w.grad, b.grad)]
+
+    assert_close(*both(monkeypatch, compute))
+
+
+@fast
+def test_strided_input_agrees_and_other_dtypes_are_left_to_the_plain_body(monkeypatch: Any) -> None:
+    from ringgrad.tensor.backend.cpu import convolution
+
+    geometry = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+    x, w = random(9, 2, 7, 8), random(8, 5, 3, 3)
+    assert convolution.conv(x.astype("float64"), w.astype("float64"), **geometry) is None
+    strided = x.transpose(1, 3, 2, 0)[:, :5]
+
+    def compute() -> list[Any]:
+        return [rg.nn.functional.conv2d(rg.from_numpy(strided), rg.from_numpy(w[:, :5])).numpy()]
+
+    assert_close(*both(monkeypatch, compute))
+    assert convolution.conv(strided, w, **geometry) is not None
+
+
+@fast
+def test_threads_are_shared_with_matrix_products() -> None:
+    before = rg.get_num_threads()
+    rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2))
+    try:
+        rg.set_num_threads(1)
+        assert library.load().threads == 1  # type: ignore[union-attr]
+    finally:
+        rg.set_num_threads(before)
+
+
+@fast
+def test_a_forked_process_goes_the_plain_way() -> None:
+    rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2))
+    pid = os.fork()
+    if not pid:
+        y = rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2))
+        os._exit(0 if door._bodies == {} and float(y.sum()) == 36 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_the_setting_switches_compiled_bodies_off() -> None:
+    code = (
+        "import ringgrad as rg; from ringgrad.tensor.ops import faster\n"
+        "rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2)); assert faster._bodies == {}"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "RINGGRAD_FAST": "0"}, check=True)
