@@ -38,7 +38,7 @@ def _path() -> str | None:
 
 
 class Library:
-    """The loaded library with one CPU engine and stream. `lock` holds while a primitive's memory is bound and it runs."""
+    """The loaded library with one CPU engine and stream. `lock` is held while memory is bound and a primitive runs."""
 
     def __init__(self, path: str) -> None:
         self.dnnl = ctypes.CDLL(path)
