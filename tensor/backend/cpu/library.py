@@ -102,7 +102,9 @@ class Primitive:
     def __init__(
         self, library: Library, description: Handle, shapes: dict[int, tuple[int, ...]], out: int
     ) -> None:
-        self.library, self.memories, self.held = library, [], []
+        self.library = library
+        self.memories: list[Handle] = []
+        self.held: list[Any] = []  # what the library's memories point to
         before: list[Step] = []
         after: list[Step] = []
         arguments: dict[int, Handle] = {}
