@@ -89,6 +89,45 @@ def test_strided_input_agrees_and_other_dtypes_are_left_to_the_plain_body(monkey
 
 
 @fast
+@pytest.mark.parametrize("shape", [(4096,), (37, 129), (5, 7, 211), (3, 2, 64, 64), (8, 8)])
+@pytest.mark.parametrize("name", ["gelu", "softmax"])
+def test_activations_and_their_gradients_agree(monkeypatch: Any, name: str, shape: Any) -> None:
+    options = {} if name == "gelu" else {"dim": -1}
+    data, slope = random(*shape) * 3, random(*shape[::-1]).T
+
+    def compute() -> list[Any]:
+        x = rg.tensor(data, requires_grad=True)
+        y = getattr(rg.nn.functional, name)(x, **options)
+        y.backward(rg.from_numpy(slope))
+        (z,) = rg.autograd.grad(
+            getattr(rg.nn.functional, name)(x, **options).square().sum(), x, create_graph=True
+        )
+        (second,) = rg.autograd.grad(z.sum(), x)
+        return [t.detach().numpy() for t in (y, x.grad, second)]
+
+    compiled, plain = both(monkeypatch, compute)
+    assert_close(compiled[:2], plain[:2], 3e-6)
+    assert_close(compiled[2:], plain[2:], 2e-5)
+
+
+@fast
+@pytest.mark.parametrize("name", ["gelu", "softmax"])
+def test_infinite_and_missing_numbers_come_out_as_they_do_in_the_plain_body(
+    monkeypatch: Any, name: str
+) -> None:
+    options = {} if name == "gelu" else {"dim": -1}
+    x = random(64, 128)
+    x[0, 3], x[1, 4], x[2, 5], x[3] = np.nan, np.inf, -np.inf, -np.inf
+
+    def compute() -> list[Any]:
+        return [getattr(rg.nn.functional, name)(rg.from_numpy(x), **options).numpy()]
+
+    with np.errstate(all="ignore"):
+        (compiled,), (plain,) = both(monkeypatch, compute)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=3e-6)
+
+
+@fast
 def test_threads_are_shared_with_matrix_products() -> None:
     before = rg.get_num_threads()
     rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2))

@@ -10,6 +10,7 @@ from ...autograd.engine import Variable
 from ...autograd.op import Op, array_forms
 from ..dtypes import F32, category
 from .declare import axis_of, describe, unary
+from .faster import faster
 from .pointwise import erf
 from .rows import back, blocks, last, row_max, row_sum
 
@@ -258,6 +259,11 @@ def _gelu(xp: Any, x: Any) -> Any:
     if x.dtype != F32:
         cdf = erf.op.forward(xp, x * math.sqrt(0.5)) * 0.5 + 0.5  # type: ignore[attr-defined]
         return x * cdf, cdf
+    fast = faster("gelu", xp, x)
+    return _gelu_plain(xp, x) if fast is None else (fast, None)
+
+
+def _gelu_plain(xp: Any, x: Any) -> Any:
     cdf = xp.empty(x.shape, x.dtype)
     flat = cdf.reshape(-1)
     y = xp.empty(x.shape, x.dtype)
@@ -279,12 +285,19 @@ def _gelu_backward_piece(y: Any, g: Any, x: Any, cdf: Any, xp: Any) -> None:
     y *= g
 
 
+def _gelu_backward(xp: Any, g: Any, needs: Any, x: Any, cdf: Any) -> list[Any]:
+    if cdf is None:  # a compiled forward keeps nothing
+        fast = faster("gelu_backward", xp, g, x)
+        if fast is not None:
+            return [fast]
+        _, cdf = _gelu_plain(xp, x)
+    return [in_pieces(xp, lambda y, g, x, c: _gelu_backward_piece(y, g, x, c, xp), 0, g, x, cdf)]
+
+
 gelu = Op(
     "gelu",
     _gelu,
-    backward=lambda xp, g, needs, x, cdf: [
-        in_pieces(xp, lambda y, g, x, c: _gelu_backward_piece(y, g, x, c, xp), 0, g, x, cdf)
-    ],
+    backward=_gelu_backward,
     composite=lambda ops, x: x * (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5,
     extras=("cdf",),
     prepare=_floating_only("gelu"),
@@ -358,6 +371,8 @@ def softmax_rows(xp: Any, x: Any, out: Any) -> None:
         xp.subtract(x, x.max(1, keepdims=True), out=out)
         xp.exp(out, out=out)
         out /= out.sum(1, keepdims=True)
+        return
+    if faster("softmax_rows", xp, x, out) is not None:
         return
     for part in blocks(*x.shape):
         y = out[part]

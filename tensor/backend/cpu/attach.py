@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolution, library
+from . import convolution, library, rows
 
 
 def bodies() -> dict[str, Callable[..., Any]]:
@@ -16,4 +16,4 @@ def bodies() -> dict[str, Callable[..., Any]]:
     from ...settings import get_num_threads
 
     found.threads = get_num_threads()
-    return dict(convolution.BODIES)
+    return {**convolution.BODIES, **rows.BODIES}
