@@ -178,20 +178,24 @@ def test_the_same_bits_after_thirty_steps(case: str) -> None:
     assert len(digests_of(case, 30, {**runs, 2: (None, 1e-6), 3: (0.01, 0.1)})) == 1
 
 
-@pytest.mark.parametrize("launcher", ["ringrun", "mpirun"])
+@pytest.mark.parametrize(
+    ("launcher", "transport", "worlds"),
+    [("ringrun", "shm", (1, 2, 4)), ("ringrun", "tcp", (3,)), ("mpirun", "mpi", (1, 2, 4))],
+)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.slow
-def test_processes_give_the_same_bits_over_every_transport(case: str, launcher: str) -> None:
+def test_processes_give_the_same_bits_over_every_transport(
+    case: str, launcher: str, transport: str, worlds: tuple[int, ...]
+) -> None:
     if launcher == "mpirun":
         pytest.importorskip("mpi4py")
         if not (BIN / "mpirun").exists():
             pytest.skip("no mpirun beside this Python")
     digests = set(run(1, lambda g: train(g, case, 10)))
-    for world in (1, 2, 4):
+    for world in worlds:
         start = [str(BIN / "mpirun")] if launcher == "mpirun" else [PYTHON, "-m", "ringgrad.launch"]
         program = [PYTHON] if launcher == "mpirun" else []
         command = [*start, "-n", str(world), *program, __file__, case, "10"]
-        transport = "mpi" if launcher == "mpirun" else "shm"
         env = {**os.environ, "RINGGRAD_TRANSPORT": transport}
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
         assert done.returncode == 0, done.stderr
