@@ -94,7 +94,7 @@ def test_the_old_file_goes_once_the_new_one_is_there(tmp_path: Path) -> None:
 
 class Full(L.CheckpointIO):
     def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
-        if "4" in path:
+        if "step=4" in path:
             raise OSError(28, "[save] no room")
         super().save_checkpoint(checkpoint, path)
 
