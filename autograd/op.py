@@ -38,6 +38,10 @@ STRANGE = ("argument", "as an integer", "NoneType", "'str'", "'list'", "dtype('O
 # Called as listener(op, inputs, kwargs, output) after each op: the door for tracing and profiling.
 listeners: list[Callable[[Op, tuple[Any, ...], dict[str, Any], Any], None]] = []
 
+# How other folders get into a profile: door(note) begins to call note(kind, text, start, nanoseconds), and returns what
+# ends that.
+doors: list[Callable[[Callable[[str, str, int, int], None]], Callable[[], None]]] = []
+
 
 class Op:
     """One operation. Tensors are positional, everything else is keyword.
@@ -87,6 +91,7 @@ class Op:
         self.declared = self  # a backend's variant names the op that it stands for
         code = forward.__code__
         self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
+        self.keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         self.defaults: dict[str, Any] = forward.__kwdefaults__ or {}
         self.calls = [Call(rule) if rule else None for rule in self.rules]
         together = self.joint or backward
@@ -454,11 +459,9 @@ class OpNode(Node):
 
     def _remake(self) -> None:
         op, saved = self.op, self.saved
-        code = op.forward.__code__
-        keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
         inputs = [saved[name] for name in op.inputs]
         xp = array_namespace[type(inputs[0])]
-        saved["y"] = op.forward(xp, *inputs, **{name: saved[name] for name in keywords})
+        saved["y"] = op.forward(xp, *inputs, **{name: saved[name] for name in op.keywords})
         self.versions = [kept for kept in self.versions if kept[2] != "y"]
 
     def vjp(self, g: Any, create: bool) -> list[Any]:
@@ -702,4 +705,4 @@ class TensorOps:
 
 array_ops = ArrayOps()
 tensor_namespace = TensorOps()
-__all__ = ["OUTPUT", "Op", "OpNode", "array_ops", "listeners", "registry", "tensor_ops"]
+__all__ = ["OUTPUT", "Op", "OpNode", "array_ops", "doors", "listeners", "registry", "tensor_ops"]

@@ -1,4 +1,4 @@
-"""`torch.profiler`: op counts and times over the steps that a schedule chooses."""
+"""`torch.profiler`: what ops take, over the steps that a schedule chooses (docs/profiler.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from .autograd import profiler as _profiler
-from .autograd.profiler import record_function
+from .autograd.profiler import merge_traces, record_function
 
 
 class ProfilerActivity(Enum):
@@ -72,7 +72,8 @@ def tensorboard_trace_handler(
 
         os.makedirs(dir_name, exist_ok=True)
         worker = worker_name or f"{socket.gethostname()}_{os.getpid()}"
-        p.export_chrome_trace(os.path.join(dir_name, f"{worker}.{time.time_ns()}.pt.trace.json"))
+        end = ".pt.trace.json.gz" if use_gzip else ".pt.trace.json"
+        p.export_chrome_trace(os.path.join(dir_name, f"{worker}.{time.time_ns()}{end}"))
 
     return save
 
@@ -91,7 +92,7 @@ class profile(_profiler.profile):
         on_trace_ready: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**options)
         self._schedule = schedule or (lambda step: ProfilerAction.RECORD)
         self._ready, self.step_num = on_trace_ready, 0
         self._recording = False
@@ -114,7 +115,7 @@ class profile(_profiler.profile):
     def _follow(self, action: ProfilerAction) -> None:
         wanted = action in (ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE)
         if wanted and not self._recording:
-            self._events = []
+            self._clear()
             super().__enter__()
         elif not wanted and self._recording:
             super().__exit__()
@@ -135,9 +136,6 @@ class profile(_profiler.profile):
     def __exit__(self, *_: Any) -> None:
         self.stop()
 
-    def add_metadata(self, key: str, value: str) -> None:
-        """Accepted; traces hold calls alone."""
-
 
 def supported_activities() -> set[ProfilerActivity]:
     """What can be profiled."""
@@ -147,6 +145,7 @@ def supported_activities() -> set[ProfilerActivity]:
 __all__ = [
     "ProfilerAction",
     "ProfilerActivity",
+    "merge_traces",
     "profile",
     "record_function",
     "schedule",
