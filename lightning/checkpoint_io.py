@@ -43,24 +43,27 @@ class AsyncCheckpointIO(CheckpointIO):
         self.checkpoint_io = checkpoint_io or CheckpointIO()
         self._thread: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
+        self._saved: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
         self._finish()
         try:
             snapshot = copied(checkpoint)
         except TypeError:
+            self._saved = None
             return self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options)
-        self._submit(self.checkpoint_io.save_checkpoint, snapshot, path, storage_options)
+        self._saved = self._submit(self.checkpoint_io.save_checkpoint, snapshot, path, storage_options)
 
     def load_checkpoint(self, path: str, map_location: Any = None) -> Any:
         self._finish()
         return self.checkpoint_io.load_checkpoint(path, map_location)
 
     def remove_checkpoint(self, path: str) -> None:
-        self._submit(self._remove, path)
+        self._submit(self._remove, path, self._saved)
 
-    def _remove(self, path: str) -> None:
-        if all(f.exception() is None for f in self._pending if f.done()):  # else the old one is all there is
+    def _remove(self, path: str, saved: Future[None] | None) -> None:
+        """Runs behind the save that makes the file needless; where that failed, the old file is all there is."""
+        if saved is None or saved.exception() is None:
             self.checkpoint_io.remove_checkpoint(path)
 
     def teardown(self) -> None:
@@ -72,10 +75,12 @@ class AsyncCheckpointIO(CheckpointIO):
                 self._thread = None
             self.checkpoint_io.teardown()
 
-    def _submit(self, function: Any, *args: Any) -> None:
+    def _submit(self, function: Any, *args: Any) -> Future[None]:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending.append(self._thread.submit(function, *args))
+        future = self._thread.submit(function, *args)
+        self._pending.append(future)
+        return future
 
     def _finish(self) -> None:
         pending, self._pending = self._pending, []

@@ -110,3 +110,24 @@ def test_what_can_not_be_copied_is_written_at_once(tmp_path: Path) -> None:
     io.save_checkpoint({"model": rg.nn.Linear(2, 1)}, str(tmp_path / "a.ckpt"))
     assert (tmp_path / "a.ckpt").exists()
     io.teardown()
+
+
+def test_a_removal_looks_at_its_own_save(tmp_path: Path) -> None:
+    """Whoever waits for the save meanwhile: the removal must still know that it failed."""
+    removing = threading.Event()
+
+    class Waits(Full):
+        def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
+            if "4" in os.path.basename(path):
+                removing.wait(20)
+            super().save_checkpoint(checkpoint, path)
+
+    io = L.AsyncCheckpointIO(Waits())
+    old, new = str(tmp_path / "step=2"), str(tmp_path / "step=4")
+    io.save_checkpoint({"w": rg.ones(1)}, old)
+    io.save_checkpoint({"w": rg.ones(1)}, new)
+    io.remove_checkpoint(old)
+    io._pending.clear()  # as a wait does while the thread is still at the save
+    removing.set()
+    io.teardown()
+    assert os.listdir(tmp_path) == ["step=2"]
