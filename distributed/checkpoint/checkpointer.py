@@ -125,7 +125,7 @@ class Checkpointer:
         if self.group.rank == 0 and self._lock is None:
             try:
                 self._lock = locked(self.folder)
-            except (BlockingIOError, OSError) as error:
+            except OSError as error:
                 problem = str(error)
         if problem := self.group.broadcast_object(problem):
             raise RuntimeError(problem)

@@ -13,6 +13,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -156,15 +157,15 @@ def _copied(leaf: Leaf, copies: dict[str, np.ndarray]) -> np.ndarray:
 
 def sweep(folder: str, save: str) -> None:
     """Removes what other saves have left in a folder, whole or not."""
-    for name in os.listdir(folder):
-        if (name.startswith("shard-") and f"-{save}-" not in name) or name.startswith(".ringgrad-"):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+    _remove(folder, lambda name: f"-{save}-" not in name and name.startswith(("shard-", ".ringgrad-")))
 
 
 def abandon(folder: str, save: str) -> None:
     """Removes the shards of a save that came to nothing."""
-    for name in os.listdir(folder):
-        if name.startswith(f"shard-{save}-"):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(folder, name))
+    _remove(folder, lambda name: name.startswith(f"shard-{save}-"))
+
+
+def _remove(folder: str, needless: Callable[[str], bool]) -> None:
+    for name in filter(needless, os.listdir(folder)):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
