@@ -1,6 +1,7 @@
 """The tcp transport: what every group promises, and who gets in, who does not, and what ends a wait."""
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -428,6 +430,23 @@ def test_control_messages_that_are_too_long_changed_or_sent_back_break_the_link(
     with pytest.raises(LinkBroken, match="was changed on its way"):
         left.receive()
     for sock in sockets + more:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (errno.ECONNRESET, "died"),
+        (errno.ENETUNREACH, "can not be reached"),
+        (errno.ETIMEDOUT, "can not be reached"),
+    ],
+)
+def test_a_line_that_is_cut_is_told_from_a_death(code: int, what: str) -> None:
+    left, _, sockets = links()
+    left.socket = Mock(recv=Mock(side_effect=OSError(code, os.strerror(code))))
+    with pytest.raises(LinkBroken, match=f"^{what}.*{os.strerror(code)}"):
+        left.receive()
+    for sock in sockets:
         sock.close()
 
 

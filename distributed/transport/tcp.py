@@ -298,7 +298,7 @@ class TcpTransport(Transport):
                 self._hear(kind, rank if link.rank == 0 else link.rank, body)
         except LinkBroken as error:
             if link.rank not in self.gone and not self._closing:
-                self._died(link.rank, f"died ({error})")
+                self._died(link.rank, str(error))
             return False
         return True
 

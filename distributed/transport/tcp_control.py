@@ -21,7 +21,7 @@ _BACKLOG_BYTES = 4 << 20  # a peer that reads nothing must not fill our memory
 
 
 class LinkBroken(Exception):
-    """The other end closed, or sent what is not a frame of ours."""
+    """What came of the other end: it closed, can not be reached, or sent what is not a frame of ours."""
 
 
 class Link:
@@ -70,10 +70,12 @@ class Link:
             data = self.socket.recv(65536)
         except BlockingIOError:
             return []
-        except OSError as error:
-            raise LinkBroken(error.strerror or str(error)) from None
+        except ConnectionError as error:  # its kernel says that nobody is there any more
+            raise LinkBroken(f"died ({error.strerror or error})") from None
+        except OSError as error:  # no route, or no answer: it may well live
+            raise LinkBroken(f"can not be reached any more ({error.strerror or error})") from None
         if not data:
-            raise LinkBroken("closed the connection")
+            raise LinkBroken("died (closed the connection)")
         self.heard = time.monotonic()
         self._in += data
         frames = []
