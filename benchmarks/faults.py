@@ -4,7 +4,7 @@
 
 A small data-parallel training is started by `ringrun --max-restarts 1`, at a random step a random rank is killed
 (SIGKILL) or frozen (SIGSTOP), and the job is left to itself. The peer is the same script under `torchrun
---max-restarts 1` with gloo, where PyTorch is installed; jobs of the sides alternate. The MPI transport runs under
+--standalone --max-restarts 1` with gloo, where PyTorch is installed; jobs of the sides alternate. The MPI transport runs under
 mpirun, which does not restart. "Same result": the SHA-256 of the final parameters is that of a run without a fault.
 """
 
@@ -100,8 +100,10 @@ def command(side: str, ranks: int, folder: Path) -> tuple[list[str], dict[str, s
     script = [__file__, "--worker", library, str(folder)]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TMPDIR": str(folder)}
     if library == "torch":
-        run = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--max-restarts", "1"]
-        return [sys.executable, *run, "--master-port", str(random.randint(20000, 30000)), *script], environ
+        run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+        # Without this, PyTorch 2.13's workers meet after a restart over the store of the dead ones, and fail.
+        environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+        return [sys.executable, *run, "--max-restarts", "1", *script], environ
     environ["RINGGRAD_TRANSPORT"] = transport
     if transport == "mpi":
         return ["mpirun", "-n", str(ranks), sys.executable, *script], environ
