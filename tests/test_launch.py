@@ -24,10 +24,6 @@ from ringgrad.launch.spawn import Job, worker_variables
 from ringgrad.launch.verdict import died, verdict
 
 DEADLINE = 20  # s; only a hang reaches it
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # pytest in a shell's background: ringrun would ignore it too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(condition, what):
@@ -35,6 +31,12 @@ def wait_for(condition, what):
     while not condition():
         assert time.monotonic() < end, f"still waiting for {what}"
         time.sleep(0.01)
+
+
+def hear():
+    """In a job started here no signal is ignored, though this process itself may run under nohup or in the background."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 class Started(subprocess.Popen):
@@ -66,7 +68,7 @@ class Launcher:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [sys.executable, "-m", "ringgrad.launch", *args]
         env = self.env | options.pop("env", {})
-        return Started(command, cwd=self.folder, env=env, text=True, **(pipes | options))
+        return Started(command, cwd=self.folder, env=env, text=True, preexec_fn=hear, **(pipes | options))
 
     def run(self, *args: str, input: str | None = None, **options) -> subprocess.CompletedProcess:
         if input is not None:
