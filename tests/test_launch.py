@@ -34,7 +34,7 @@ def wait_for(condition, what):
 
 
 def hear():
-    """In a job started here no signal is ignored, though this process itself may run under nohup or in the background."""
+    """A job started here ignores no signal, also where pytest runs under nohup or in a shell's background."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_DFL)
 
