@@ -4,8 +4,9 @@
 
 A small data-parallel training is started by `ringrun --max-restarts 1`, at a random step a random rank is killed
 (SIGKILL) or frozen (SIGSTOP), and the job is left to itself. The peer is the same script under `torchrun
---standalone --max-restarts 1` with gloo, where PyTorch is installed; jobs of the sides alternate. The MPI
-transport runs under mpirun, which does not restart. "Same result": the SHA-256 of the final parameters is that of a run without a fault.
+--standalone --max-restarts 1` with gloo, where PyTorch is installed; jobs of the sides alternate. The MPI transport
+runs under mpirun, which does not restart. "Same result": the SHA-256 of the final parameters is that of a run
+without a fault.
 """
 
 from __future__ import annotations
