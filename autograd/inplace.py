@@ -13,7 +13,7 @@ import numpy as np
 
 from . import engine
 from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh, writable
-from .op import Op, OpNode, describe, listeners, registry, tensor_ops
+from .op import Op, OpNode, describe, listeners, no_kernel, registry, tensor_ops
 
 
 class CopySlices(Node):
@@ -84,6 +84,10 @@ def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> An
     if declared.prepare is not None:
         args, kw = declared.prepare(x, *others, **kw)
     arrays = [a.array if isinstance(a, Variable) else a for a in args]
+    if declared.refuses:
+        for array in arrays:
+            if type(array) in array_namespace and array.dtype.kind in declared.refuses:
+                raise no_kernel(declared, array)
     y, extra = declared.compute(arrays, kw)
     mask = 0
     if mode.grad and declared.differentiable:

@@ -30,6 +30,8 @@ ndarray = np.ndarray
 F32, F64 = np.dtype("float32"), np.dtype("float64")
 # 16-bit floats: computed in float32 and rounded once (bfloat16 joins when ml_dtypes is loaded).
 low_floats: set[Any] = {np.dtype("float16")}
+# Op -> kinds of dtype (NumPy's letters) that it refuses; filled before ops are declared.
+refused: dict[str, str] = {}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
 
 # Signs in a message that an argument was no tensor or number at all.
@@ -88,6 +90,7 @@ class Op:
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
         self.analytic, self.remake = analytic, remake
         self.prepare, self.hint, self.onnx = prepare, hint, onnx
+        self.refuses = refused.get(name, "")
         self.declared = self  # a backend's variant names the op that it stands for
         code = forward.__code__
         self.inputs: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
@@ -134,8 +137,12 @@ class Op:
                 if a._needs:
                     mask |= bit
                 array = a.array
-                if array.dtype in low_floats:
-                    low = array.dtype
+                dtype = array.dtype
+                if dtype is not F32:
+                    if dtype.kind in self.refuses:
+                        raise no_kernel(self, array)
+                    if dtype in low_floats:
+                        low = dtype
                 arrays.append(array)
             else:
                 arrays.append(a)
@@ -286,6 +293,14 @@ class Variant(Op):
 
     def variant(self, arrays: Sequence[Any], kw: dict[str, Any]) -> Variant | None:
         return None
+
+
+def no_kernel(op: Op, array: Any) -> NotImplementedError:
+    """What an op raises for a dtype that it refuses."""
+    cast = "a real one (.real, .abs())" if array.dtype.kind == "c" else "another, as with .float() or .int()"
+    return NotImplementedError(
+        f"[{op.name}] is not implemented for {array.dtype.name}, came {describe(array)}: cast it to {cast}"
+    )
 
 
 def _rules_of(op: Op) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd.engine import Variable, array_namespace, as_array, read, wrap
 from ..autograd.op import tensor_ops
 from . import ops as _ops  # noqa: F401  (declares all ops)
-from .dtypes import F32, F64, category, to_numpy
+from .dtypes import BOOL, F32, F64, category, to_numpy
 from .ops import index as _index
 from .ops import linear as _linear
 from .ops import pointwise as _p
@@ -229,12 +229,18 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the largest element (the first of equals), in the flattened tensor or along `dim`."""
-    return _r.argmax(input, dim=dim, keepdim=keepdim)
+    return _r.argmax(_no_bool("argmax", input), dim=dim, keepdim=keepdim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Index of the smallest element (the first of equals), in the flattened tensor or along `dim`."""
-    return _r.argmin(input, dim=dim, keepdim=keepdim)
+    return _r.argmin(_no_bool("argmin", input), dim=dim, keepdim=keepdim)
+
+
+def _no_bool(name: str, input: Tensor) -> Tensor:
+    if input.array.dtype == BOOL:
+        raise NotImplementedError(f"[{name}] is not implemented for bool, came {input.dtype}: use .int()")
+    return input
 
 
 def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
@@ -288,6 +294,11 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     """Vector norm of order `p` over `dim` (all elements if None); "fro" and None are 2."""
     x = input if dtype is None else _p.cast(input, dtype=dtype)
+    kind = category(x.array.dtype)
+    if kind != 2:
+        if kind < 2:
+            raise RuntimeError(f"[norm] the dtype must be floating or complex, came {x.dtype}: use .float()")
+        x = _p.abs(x)
     if p is None or p == "fro" or p == 2:
         return tensor_ops["norm2"](x, dim=dim, keepdim=keepdim)
     if p == float("inf"):

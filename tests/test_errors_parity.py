@@ -202,54 +202,41 @@ OTHER_TYPE = """
 torch.adjoint torch.baddbmm torch.clamp_max torch.clamp_max_ torch.clamp_min torch.clamp_min_
 torch.cumulative_trapezoid torch.diag_embed torch.diagonal_scatter torch.dstack torch.einsum torch.histogram
 torch.index_select torch.kthvalue torch.masked_select torch.moveaxis torch.movedim torch.mv torch.nanquantile
-torch.narrow torch.norm torch.permute torch.quantile torch.repeat_interleave torch.rot90 torch.row_stack torch.scatter
-torch.scatter_add torch.searchsorted torch.select torch.trapezoid torch.trapz torch.vstack F.adaptive_avg_pool2d
-F.adaptive_avg_pool3d F.adaptive_max_pool1d F.adaptive_max_pool2d F.adaptive_max_pool3d F.avg_pool2d F.batch_norm
-F.celu F.cross_entropy F.elu F.elu_ F.embedding F.embedding_bag F.glu F.group_norm F.interpolate F.layer_norm
-F.multi_margin_loss F.nll_loss F.normalize F.rms_norm F.softplus F.threshold F.unfold F.upsample F.upsample_bilinear
-F.upsample_nearest linalg.cond linalg.matrix_norm linalg.norm linalg.tensorinv fft.fft fft.hfft fft.ifft fft.ihfft
-fft.irfft fft.rfft fft.rfftn
+torch.narrow torch.norm torch.permute torch.quantile torch.repeat_interleave torch.rot90 torch.row_stack
+torch.scatter torch.scatter_add torch.searchsorted torch.select torch.trapezoid torch.trapz torch.vstack
+F.adaptive_avg_pool2d F.adaptive_avg_pool3d F.adaptive_max_pool1d F.adaptive_max_pool2d F.adaptive_max_pool3d
+F.avg_pool2d F.batch_norm F.celu F.cross_entropy F.elu F.elu_ F.embedding F.embedding_bag F.glu F.group_norm
+F.interpolate F.layer_norm F.multi_margin_loss F.nll_loss F.normalize F.rms_norm F.softplus F.threshold F.unfold
+F.upsample F.upsample_bilinear F.upsample_nearest linalg.cond linalg.matrix_norm linalg.norm linalg.tensorinv
+fft.fft fft.hfft fft.ifft fft.ihfft fft.irfft fft.rfft fft.rfftn
 """
 # What we compute, or never look at, and PyTorch refuses: mostly dtypes that it has no kernel for.
 LENIENT = """
-torch.abs torch.abs_ torch.absolute torch.addmm torch.addmv torch.addmv_ torch.allclose torch.amax torch.amin
-torch.aminmax torch.argmax torch.argmin torch.argsort torch.baddbmm torch.bucketize torch.cartesian_prod torch.cdist
-torch.ceil torch.ceil_ torch.chain_matmul torch.clamp torch.clamp_ torch.clamp_max torch.clamp_max_ torch.clamp_min
-torch.clamp_min_ torch.clip torch.clip_ torch.cross torch.cummax torch.cummin torch.cumulative_trapezoid torch.deg2rad
-torch.deg2rad_ torch.diagonal_scatter torch.diff torch.dist torch.erfc_ torch.fill torch.fix torch.flatten
-torch.float_power torch.floor torch.floor_ torch.fmax torch.fmin torch.frac_ torch.frexp torch.full_like torch.gather
-torch.ge torch.greater torch.greater_equal torch.gt torch.heaviside torch.histc torch.histogram torch.hypot
-torch.inner torch.isclose torch.isin torch.isneginf torch.isposinf torch.kthvalue torch.ldexp torch.ldexp_ torch.le
-torch.lerp torch.less torch.less_equal torch.log_softmax torch.logaddexp torch.logaddexp2 torch.logcumsumexp
-torch.logit torch.logit_ torch.logsumexp torch.lt torch.masked_fill torch.masked_select torch.max torch.maximum
-torch.median torch.min torch.minimum torch.mode torch.msort torch.nan_to_num torch.nanmean torch.nanmedian
-torch.nanquantile torch.nansum torch.narrow torch.nextafter torch.norm torch.pdist torch.polar torch.prod
-torch.quantile torch.rad2deg torch.rad2deg_ torch.relu torch.relu_ torch.resolve_conj torch.resolve_neg torch.roll
-torch.rot90 torch.round torch.round_ torch.rsub torch.scatter torch.searchsorted torch.select torch.sign
-torch.slice_scatter torch.softmax torch.sort torch.squeeze torch.sub torch.subtract torch.tensordot torch.topk
-torch.trace torch.trapezoid torch.trapz torch.tril torch.triu torch.trunc torch.trunc_ torch.unique
-torch.unique_consecutive torch.vander torch.xlogy torch.xlogy_ F.adaptive_avg_pool2d F.adaptive_avg_pool3d
-F.adaptive_max_pool1d F.adaptive_max_pool2d F.adaptive_max_pool3d F.avg_pool2d F.avg_pool3d F.batch_norm
-F.binary_cross_entropy F.binary_cross_entropy_with_logits F.celu F.cosine_embedding_loss F.cross_entropy F.elu F.elu_
-F.embedding_bag F.gaussian_nll_loss F.glu F.group_norm F.hardsigmoid F.hardswish F.hardtanh F.hardtanh_
-F.hinge_embedding_loss F.huber_loss F.instance_norm F.interpolate F.kl_div F.l1_loss F.layer_norm F.leaky_relu
-F.leaky_relu_ F.local_response_norm F.log_softmax F.logsigmoid F.margin_ranking_loss F.max_pool1d F.max_pool2d
-F.max_pool3d F.mish F.mse_loss F.multi_margin_loss F.multilabel_soft_margin_loss F.nll_loss F.normalize
-F.poisson_nll_loss F.relu F.relu6 F.selu F.smooth_l1_loss F.soft_margin_loss F.softmax F.softmin F.softplus
-F.softshrink F.softsign F.tanhshrink F.threshold F.triplet_margin_loss F.triplet_margin_with_distance_loss F.unfold
-F.upsample F.upsample_bilinear F.upsample_nearest linalg.cross linalg.lstsq linalg.matrix_norm linalg.matrix_power
-linalg.matrix_rank linalg.norm linalg.tensorinv linalg.vander linalg.vecdot special.digamma special.entr special.erfc
-special.erfcx special.erfinv special.gammaln special.i0 special.i0e special.i1 special.i1e special.log_ndtr
-special.log_softmax special.logit special.logsumexp special.multigammaln special.ndtr special.ndtri special.psi
-special.round special.softmax special.xlog1py special.xlogy special.zeta fft.fft fft.fft2 fft.hfft fft.ifft fft.ifft2
-fft.ihfft fft.irfft fft.irfft2 fft.rfft fft.rfft2
+torch.abs_ torch.addmm torch.addmv torch.addmv_ torch.allclose torch.baddbmm torch.bucketize torch.cartesian_prod
+torch.cdist torch.chain_matmul torch.clamp_max_ torch.clamp_min_ torch.cross torch.cumulative_trapezoid
+torch.diagonal_scatter torch.diff torch.fill torch.flatten torch.float_power torch.frexp torch.full_like
+torch.gather torch.heaviside torch.histc torch.histogram torch.inner torch.isclose torch.isin torch.kthvalue
+torch.ldexp torch.ldexp_ torch.lerp torch.logit torch.logsumexp torch.masked_fill torch.masked_select torch.max
+torch.median torch.min torch.nan_to_num torch.nanmean torch.nanmedian torch.nanquantile torch.nansum torch.narrow
+torch.pdist torch.polar torch.prod torch.quantile torch.resolve_conj torch.resolve_neg torch.roll torch.rot90
+torch.round torch.scatter torch.searchsorted torch.select torch.slice_scatter torch.squeeze torch.tensordot
+torch.topk torch.trace torch.trapezoid torch.trapz torch.tril torch.triu torch.unique torch.unique_consecutive
+torch.vander F.adaptive_avg_pool2d F.adaptive_avg_pool3d F.adaptive_max_pool1d F.adaptive_max_pool2d
+F.adaptive_max_pool3d F.avg_pool2d F.avg_pool3d F.batch_norm F.binary_cross_entropy
+F.binary_cross_entropy_with_logits F.embedding_bag F.gaussian_nll_loss F.glu F.hinge_embedding_loss F.huber_loss
+F.interpolate F.kl_div F.l1_loss F.local_response_norm F.max_pool1d F.max_pool2d F.max_pool3d F.multi_margin_loss
+F.multilabel_soft_margin_loss F.soft_margin_loss F.threshold F.unfold F.upsample F.upsample_bilinear
+F.upsample_nearest linalg.cross linalg.lstsq linalg.matrix_norm linalg.matrix_power linalg.matrix_rank linalg.norm
+linalg.tensorinv linalg.vander linalg.vecdot special.logit special.logsumexp special.round fft.fft fft.fft2 fft.hfft
+fft.ifft fft.ifft2 fft.ihfft fft.irfft fft.irfft2 fft.rfft fft.rfft2
 """
 # What we refuse and PyTorch computes.
 STRICT = """
-torch.adjoint torch.argmax torch.argmin torch.corrcoef torch.cov torch.cummax torch.cummin torch.cumulative_trapezoid
-torch.gather torch.logaddexp torch.logcumsumexp torch.max torch.min torch.sgn torch.tensordot torch.trapezoid
-torch.trapz torch.unique_consecutive F.avg_pool2d F.avg_pool3d F.batch_norm F.hardtanh_ F.instance_norm
-F.local_response_norm F.scaled_dot_product_attention F.unfold linalg.cond
+torch.adjoint torch.argmax torch.argmin torch.corrcoef torch.cov torch.cummax torch.cummin
+torch.cumulative_trapezoid torch.gather torch.logaddexp torch.logcumsumexp torch.max torch.min torch.sgn
+torch.tensordot torch.trapezoid torch.trapz torch.unique_consecutive F.avg_pool2d F.avg_pool3d F.batch_norm
+F.hardtanh_ F.instance_norm F.local_response_norm F.scaled_dot_product_attention F.soft_margin_loss F.unfold
+linalg.cond
 """
 
 

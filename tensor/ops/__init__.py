@@ -1,5 +1,6 @@
 """Every op, declared once. Importing this package registers them all; fft, linalg, special, spectral when used."""
 
+from . import refused  # isort: skip  # before any op is declared
 from . import (
     activation,
     attention,
@@ -41,6 +42,7 @@ __all__ = [
     "pointwise",
     "pool",
     "reduce",
+    "refused",
     "scan",
     "scatter",
     "shape",

@@ -15,7 +15,7 @@ from ...autograd import engine
 from ...autograd import op as op_module
 from ...autograd.engine import Variable, array_namespace, mode, refresh
 from ...autograd.op import Op, OpNode, describe, listeners, tensor_ops
-from ..dtypes import F32, F64, category, default_float, promote_types, result_type
+from ..dtypes import BOOL, F32, F64, category, default_float, promote_types, result_type
 
 Rule = Callable[..., Any]
 _new = object.__new__
@@ -155,6 +155,14 @@ def promoted(name: str, args: tuple[Any, ...], least: int = 0) -> list[Any]:
     return out
 
 
+def _is_bool(a: Any) -> bool:
+    return a.array.dtype == BOOL if isinstance(a, Variable) else a is True or a is False
+
+
+def _said(a: Any) -> str:
+    return describe(a) if isinstance(a, Variable) else repr(a)
+
+
 def beside_others(args: tuple[Any, ...], arrays: list[Any]) -> tuple[Any, ...]:
     """0-d tensors on the CPU among others on a GPU are moved to it, as PyTorch takes them; recorded."""
     to = next((a.device.id for a in arrays if type(a) in array_namespace and type(a) is not np.ndarray), None)
@@ -184,15 +192,23 @@ def binary(
     rule_b: Rule | None = None,
     *,
     least: int = 0,
+    bools: bool = True,
     analytic: bool = False,
     hint: str = "",
     onnx: Any = None,
 ) -> Callable[[Any, Any], Any]:
-    """Elementwise op of two tensors or a tensor and a number: broadcast, and promoted as PyTorch does."""
+    """Elementwise op of two tensors or a tensor and a number: broadcast, and promoted as PyTorch does.
+
+    bools: whether it takes bool tensors and Python's bools.
+    """
 
     def prepare(a: Any, b: Any) -> tuple[Any, dict[str, Any]]:
         if type(a) in array_namespace and type(b) in array_namespace and a.dtype == b.dtype and not least:
             return (a, b), {}
+        if not bools and (_is_bool(a) or _is_bool(b)):
+            raise RuntimeError(
+                f"[{name}] must not be used on bool tensors, came {_said(a)} and {_said(b)}: use ~, ^ or logical_not()"
+            )
         both = promoted(name, (a, b), least)
         return both, {}
 

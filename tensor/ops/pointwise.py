@@ -16,19 +16,6 @@ from .rows import blocks
 # ---- arithmetic
 
 
-def _no_bool(name: str, xp: Any, a: Any, b: Any) -> None:
-    if a.dtype == BOOL and getattr(b, "dtype", BOOL) == BOOL:
-        raise RuntimeError(f"[{name}] must not be used on two bool tensors: use ^ or logical_xor")
-
-
-def _sub(xp: Any, a: Any, b: Any) -> Any:
-    try:
-        return a - b
-    except TypeError:
-        _no_bool("sub", xp, a, b)
-        raise
-
-
 def _pow(xp: Any, a: Any, b: Any) -> Any:
     if a.dtype == BOOL:
         return xp.logical_or(a, xp.logical_not(b))
@@ -63,7 +50,7 @@ def _zero(like: Any) -> Any:
 
 
 add = binary("add", lambda xp, a, b: a + b, lambda g: g, lambda g: g, onnx="Add")
-sub = binary("sub", _sub, lambda g: g, lambda g: -g, onnx="Sub")
+sub = binary("sub", lambda xp, a, b: a - b, lambda g: g, lambda g: -g, bools=False, onnx="Sub")
 mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, onnx="Mul", analytic=True)
 div = binary(
     "div",
