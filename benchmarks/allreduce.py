@@ -13,9 +13,7 @@ import argparse
 import importlib.util
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import Command, answer, jobs, machine
 
 COLUMNS = {
     "shm": "ringgrad shm",
@@ -80,21 +79,14 @@ def work(job: str, folder: str, rank: int, world: int) -> None:
     elif job == "mpi":
         from ringgrad.distributed.transport.mpi import MpiTransport
 
-        transport = MpiTransport()
-        rank = transport.rank
-        buffer, setup = _ringgrad(transport)
+        buffer, setup = _ringgrad(MpiTransport())
     else:
         from ringgrad.distributed.transport.shm import ShmTransport
 
         os.makedirs(f"{folder}/shm", mode=0o700, exist_ok=True)
         buffer, setup = _ringgrad(ShmTransport(f"{folder}/shm", rank, world))
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    line.connect(f"{folder}/driver")
-    line.send(json.dumps([job, rank]).encode())
-    while question := line.recv(4096):
-        kind, size, calls = json.loads(question)
-        line.send(json.dumps(measure(buffer, setup, kind, size // 4, calls, world)).encode())
-    os._exit(0)  # no goodbyes: the jobs end at different times
+    reply = lambda kind, size, calls: measure(buffer, setup, kind, size // 4, calls, world)
+    answer(folder, job, reply)
 
 
 def measure(buffer: Any, setup: Setup, kind: str, count: int, calls: int, world: int) -> float:
@@ -117,50 +109,12 @@ def measure(buffer: Any, setup: Setup, kind: str, count: int, calls: int, world:
 # Driver.
 
 
-class Job:
-    """The ranks of one kind of job, each at the other end of a socket."""
-
-    def __init__(self, name: str, folder: str, world: int) -> None:
-        self.name, self.world = name, world
-        self.lines: dict[int, socket.socket] = {}
-        environ = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        own = [sys.executable, __file__, "--work", name, folder]
-        commands = [[*own, str(rank), str(world)] for rank in range(world)]
-        if name == "mpi":
-            commands = [
-                [str(Path(sys.executable).parent / "mpirun"), "-n", str(world), *own, "0", str(world)]
-            ]
-        self.processes = [subprocess.Popen(command, env=environ) for command in commands]
-
-    def ask(self, kind: str, size: int, calls: int) -> float:
-        """Seconds of a call: the slowest rank's median."""
-        for line in self.lines.values():
-            line.send(json.dumps([kind, size, calls]).encode())
-        return max(json.loads(line.recv(4096)) for line in self.lines.values())
-
-    def close(self) -> None:
-        for line in self.lines.values():
-            line.close()
-        for process in self.processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def start_jobs(names: list[str], folder: str, world: int) -> dict[str, Job]:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(f"{folder}/driver")
-    listener.listen(4 * world)
-    listener.settimeout(60)
-    jobs = {name: Job(name, folder, world) for name in names}
-    for _ in range(world * len(names)):
-        line, _ = listener.accept()
-        name, rank = json.loads(line.recv(4096))
-        jobs[name].lines[rank] = line
-    listener.close()
-    return jobs
+def commands(name: str, folder: str, world: int) -> list[Command]:
+    own = [sys.executable, __file__, "--work", name, folder]
+    if name == "mpi":
+        mpirun = str(Path(sys.executable).parent / "mpirun")
+        return [([mpirun, "-n", str(world), *own, "0", str(world)], {})]
+    return [([*own, str(rank), str(world)], {}) for rank in range(world)]
 
 
 def available() -> dict[str, str]:
@@ -174,21 +128,18 @@ def available() -> dict[str, str]:
 
 
 def run(world: int, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
-    columns = available()
+    columns, rows = available(), []
+    names = dict.fromkeys(columns.values())
     with tempfile.TemporaryDirectory() as folder:
-        jobs = start_jobs(list(dict.fromkeys(columns.values())), folder, world)
-        rows = []
-        try:
+        started = {name: commands(name, folder, world) for name in names}
+        with jobs(folder, started, dict.fromkeys(names, world)) as running:
             for size in sizes:
                 calls = max(3, min(500, (64 << 20) // size))
                 seconds: dict[str, list[float]] = {column: [] for column in columns}
                 for _ in range(rounds):
                     for column, job in columns.items():
-                        seconds[column].append(jobs[job].ask(column, size, calls))
+                        seconds[column].append(running[job].ask(column, size, calls))
                 rows.append(row(size, world, {c: statistics.median(s) for c, s in seconds.items()}))
-        finally:
-            for job in jobs.values():
-                job.close()
     return rows
 
 
@@ -235,8 +186,6 @@ def main() -> None:
     rows = run(options.ranks, QUICK if options.quick else SIZES, 2 if options.quick else 5)
     show(rows, options.ranks)
     if options.json:
-        from measure import machine
-
         result = {"what": "all-reduce", "ranks": options.ranks, "machine": machine(), "rows": rows}
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
 

@@ -2,24 +2,30 @@
 
 A benchmark script calls `main(...)`. Started by a person it starts one process a side (itself, with --side) and
 asks them for one timing after the other; with --side it answers such questions on its standard input.
+
+Where a side is a job of several ranks, the script starts all jobs with `jobs(...)`, and each rank calls `answer(...)`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Command = tuple[list[str], dict[str, str]]  # what to start, and what its environment has besides ours
 Build = Callable[[Any, str], tuple[Callable[[], Any], Callable[[], float | None]]]
 
 
@@ -76,7 +82,7 @@ class Side:
         self.name = name
         env = {
             **os.environ,
-            **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+            **dict.fromkeys(THREADS, str(threads)),
         }
         command = [sys.executable, script, "--side", name]
         self.process = subprocess.Popen(
@@ -98,6 +104,72 @@ class Side:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait(30)
+
+
+class Job:
+    """The ranks of one side, each at the other end of a socket."""
+
+    def __init__(self, commands: Sequence[Command]) -> None:
+        self.lines: list[socket.socket] = []
+        threads = dict.fromkeys(THREADS, "1")
+        self.processes = [
+            subprocess.Popen(command, env=os.environ | threads | more) for command, more in commands
+        ]
+
+    def ask(self, *question: Any) -> float:
+        """The largest of the ranks' answers: for seconds, those of the slowest."""
+        for line in self.lines:
+            line.send(json.dumps(question).encode())
+        return max(json.loads(line.recv(4096)) for line in self.lines)
+
+    def close(self) -> None:
+        for line in self.lines:
+            line.close()
+        for process in self.processes:
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def jobs(folder: str, commands: dict[str, list[Command]], ranks: dict[str, int]) -> Iterator[dict[str, Job]]:
+    """Jobs by name that all stand ready, so that they can be timed in turn; who is not asked sleeps on its socket.
+
+    ranks: how many will call `answer(folder, name, ...)` for each name (one command may start several).
+    """
+    running: dict[str, Job] = {}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"{folder}/driver")
+        listener.listen(64)
+        listener.settimeout(60)
+        try:
+            for name, own in commands.items():
+                running[name] = Job(own)
+            for _ in range(sum(ranks.values())):
+                line, _ = listener.accept()
+                running[line.recv(4096).decode()].lines.append(line)
+            yield running
+        finally:
+            for job in running.values():
+                job.close()
+
+
+def answer(folder: str, name: str, reply: Callable[..., float]) -> None:
+    """One rank of job `name`: reply(*question) to all questions of the driver, then end this process."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.connect(f"{folder}/driver")
+    line.send(name.encode())
+    while question := line.recv(4096):
+        line.send(json.dumps(reply(*json.loads(question))).encode())
+    os._exit(0)  # no goodbyes: jobs end at different times
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
 
 
 def compare(script: str, cases: list[str], rounds: int, threads: int, tolerance: float) -> dict[str, Any]:

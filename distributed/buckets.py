@@ -62,6 +62,10 @@ class Bucket:
             home._version[0] += 1
             parameter._grad = home
 
+    def is_home(self) -> bool:
+        """Whether a gradient still belongs here."""
+        return any(p._grad_home is home for (_, p), home in zip(self.parameters, self.homes))
+
     def finish(self) -> None:
         """Wait for the averages. Raises what the reduction raised."""
         assert self.work is not None

@@ -34,19 +34,22 @@ class Reducer:
         self._next = 0  # the bucket to launch next
         self._queued = False
         self._order: list[int] | None = []  # parameters as they came in the first backward; then None
+        self.buckets: list[Bucket] = []
         self._adopt(make_buckets(named, cap_bytes, group))
         for index, (_, parameter) in enumerate(named):
             parameter.register_post_accumulate_grad_hook(_Arrival(self, index))
 
     def _adopt(self, buckets: list[Bucket]) -> None:
-        self.buckets = buckets
+        left, self.buckets, self._places = self.buckets, buckets, []
+        for bucket in buckets:
+            for position, (_, parameter) in enumerate(bucket.parameters):
+                parameter._grad_home = bucket.homes[position]
+                if parameter._grad is not None:
+                    bucket.settle(position)
+            # Memory that all gradients have left is given back now: the old and the new together would be a copy.
+            left = [old for old in left if old.is_home()]
         place = {id(p): (b, i) for b in buckets for i, (_, p) in enumerate(b.parameters)}
         self._places = [place[id(p)] for _, p in self.named]
-        for _, parameter in self.named:
-            bucket, position = place[id(parameter)]
-            parameter._grad_home = bucket.homes[position]
-            if parameter._grad is not None:
-                bucket.settle(position)
 
     def arrived(self, index: int) -> None:
         """The gradient of a parameter is whole."""

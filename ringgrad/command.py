@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +18,18 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `ringgrad argv`; returns its exit code."""
+    """Run `ringgrad argv`; returns its exit code. 141 if nobody reads what it prints, as after `| head`."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, and not when Python ends and can only complain
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     name, *arguments = list(sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
         print(_help())

@@ -1,6 +1,8 @@
 """The command `ringgrad` and its table."""
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -35,3 +37,15 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "ringgrad", "run", "--version"], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout.split()[0]) == (0, "ringrun")
+
+
+@pytest.mark.parametrize("arguments", [["doctor", "--no-join"], ["--help"]])
+def test_a_command_whose_reader_has_gone_ends_without_a_word(arguments: list[str]) -> None:
+    """As of `ringgrad doctor | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "ringgrad", *arguments], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

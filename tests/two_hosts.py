@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 HOSTS = 2
@@ -50,6 +51,9 @@ class Network:
             # `ip netns exec` lays this file over /etc/hosts.
             Path("/etc/netns", name).mkdir(parents=True)
             Path("/etc/netns", name, "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        # The kernel tells up to a second later that there is a carrier, and UCX takes no wire without one.
+        while not all("state UP" in run(f"ip -n {name} link show {self.wire}") for name in self.names):
+            time.sleep(0.01)
 
     def down(self) -> None:
         for name in self.names:
@@ -86,5 +90,6 @@ class Network:
         return path
 
 
-def run(command: str) -> None:
-    subprocess.run(command.split(), check=True, capture_output=True, text=True)
+def run(command: str) -> str:
+    """What the command prints."""
+    return subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
