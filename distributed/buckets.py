@@ -17,6 +17,8 @@ LARGEST_BROADCAST_BYTES = 32 << 20
 WHO = "[DistributedDataParallel]"
 SHOWN = 5  # names in an error
 
+Run = list[tuple[str, Any]]  # of named parameters, all of one dtype
+
 
 class Bucket:
     """A run of parameters of one dtype whose gradients are reduced together.
@@ -90,18 +92,22 @@ def make_buckets(
     """Buckets of at most cap_bytes (a larger parameter has its own), filled from the last parameter on, as
     backward does.
     """
-    early = group.transport is not None and group.transport.spare_cores
-    first = min(FIRST_BUCKET_BYTES, cap_bytes) if early else cap_bytes
-    runs = bucket_runs(parameters, cap_bytes, first)
+    runs = group_runs(parameters, cap_bytes, group)
     return [Bucket(i, run, group, multiple) for i, run in enumerate(runs)]
+
+
+def group_runs(parameters: Sequence[tuple[str, Any]], cap_bytes: int, group: Group) -> list[Run]:
+    """The parameters of each bucket that make_buckets makes."""
+    early = group.transport is not None and group.transport.spare_cores
+    return bucket_runs(parameters, cap_bytes, min(FIRST_BUCKET_BYTES, cap_bytes) if early else cap_bytes)
 
 
 def bucket_runs(
     parameters: Sequence[tuple[str, Any]], cap_bytes: int, first_bytes: int | None = None
-) -> list[list[tuple[str, Any]]]:
+) -> list[Run]:
     """The parameters of each bucket, from the last on, each of one dtype. first_bytes: a lower limit for the first."""
-    runs: list[list[tuple[str, Any]]] = []
-    open_runs: dict[np.dtype, tuple[list[tuple[str, Any]], int]] = {}
+    runs: list[Run] = []
+    open_runs: dict[np.dtype, tuple[Run, int]] = {}
     for item in reversed(parameters):
         array = item[1].array
         run, size = open_runs.get(array.dtype, ([], 0))

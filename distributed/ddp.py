@@ -164,6 +164,30 @@ class DistributedDataParallel(Module, Joinable):
             raise RuntimeError(f"{WHO} register_comm_hook must be called once, got a second hook")
         self._reducer.hook = (state, hook)
 
+    def step_in_backward(self, optimizer: Any) -> None:
+        """Have `optimizer` update each bucket's parameters as soon as their mean is there, and call `step` no more.
+
+        The update of the first buckets so overlaps with the reduction of the last. The optimizer must treat
+        parameters apart, as all but LBFGS do; clipping by the norm of all gradients does not go with it. Its `step`
+        runs once a bucket, and once for all of them where the mean is known only after the last: with
+        find_unused_parameters, static_graph, count() and join(). Backwards under no_sync update nothing.
+        """
+        if self._sharded is not None:
+            raise RuntimeError(f"{WHO} step_in_backward() does not go with reproducible=: sums must be exact")
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(
+                f"{WHO} step_in_backward() needs an optimizer, as optim.AdamW(model.parameters()), got "
+                f"{type(optimizer).__name__}"
+            )
+        self._reducer.optimizer = optimizer
+
+    def _register_fused_optim(
+        self, optim: Callable[..., Any], *args: Any, optim_params: Any = None, **kwargs: Any
+    ) -> None:
+        """PyTorch's name for `step_in_backward(optim(parameters, ...))`."""
+        parameters = self.module.parameters() if optim_params is None else optim_params
+        self.step_in_backward(optim(parameters, *args, **kwargs))
+
     def join(
         self,
         divide_by_initial_world_size: bool = True,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..autograd.engine import queue_callback
-from .buckets import WHO, Bucket, make_buckets, unused_text
+from .buckets import WHO, Bucket, Run, group_runs, unused_text
 from .group import Group
 
 
@@ -31,24 +31,28 @@ class Reducer:
         self.hook: tuple[object, Callable[[Any, Any], Any]] | None = None
         self.samples: float | None = None  # that the losses since the last reduction are sums over
         self.turn: JoinTurn | None = None
+        self.optimizer: Any = None  # that updates a bucket's parameters when their means are there
         self._next = 0  # the bucket to launch next
         self._queued = False
         self._order: list[int] | None = []  # parameters as they came in the first backward; then None
         self.buckets: list[Bucket] = []
-        self._adopt(make_buckets(named, cap_bytes, group))
+        self._adopt(group_runs(named, cap_bytes, group))
         for index, (_, parameter) in enumerate(named):
             parameter.register_post_accumulate_grad_hook(_Arrival(self, index))
 
-    def _adopt(self, buckets: list[Bucket]) -> None:
-        left, self.buckets, self._places = self.buckets, buckets, []
-        for bucket in buckets:
-            for position, (_, parameter) in enumerate(bucket.parameters):
+    def _adopt(self, runs: list[Run]) -> None:
+        """Make buckets of these runs, and move the gradients there."""
+        left, self.buckets, self._places = self.buckets, [], []
+        for run in runs:
+            bucket = Bucket(len(self.buckets), run, self.group)
+            for position, (_, parameter) in enumerate(run):
                 parameter._grad_home = bucket.homes[position]
                 if parameter._grad is not None:
                     bucket.settle(position)
+            self.buckets.append(bucket)
             # Memory that all gradients have left is given back now: the old and the new together would be a copy.
             left = [old for old in left if old.is_home()]
-        place = {id(p): (b, i) for b in buckets for i, (_, p) in enumerate(b.parameters)}
+        place = {id(p): (b, i) for b in self.buckets for i, (_, p) in enumerate(b.parameters)}
         self._places = [place[id(p)] for _, p in self.named]
 
     def arrived(self, index: int) -> None:
@@ -79,10 +83,14 @@ class Reducer:
             for bucket, position in missing:
                 self._stand_in(bucket, position)
             self._launch_full()
-            for bucket in self.buckets[:-1]:
-                bucket.finish()
-            self._start(self.buckets[-1], async_op=False)
-            self.buckets[-1].finish()
+            if early := self._may_step_early() and not shadow:
+                self._start(self.buckets[-1], async_op=True)
+                self._step_as_they_come()
+            else:
+                for bucket in self.buckets[:-1]:
+                    bucket.finish()
+                self._start(self.buckets[-1], async_op=False)
+                self.buckets[-1].finish()
             self._weigh()
             if self.find_unused:
                 # Behind all buckets: when they were launched differs from rank to rank, their order does not.
@@ -94,6 +102,8 @@ class Reducer:
                 bucket.reset()
         for parameter in unused:  # on every rank: they keep no gradient, so optimizers leave them alone
             parameter.grad = None
+        if self.optimizer is not None and not early and not shadow:
+            self.optimizer.step()
         self._follow_order()
 
     def shadow(self) -> None:
@@ -101,6 +111,18 @@ class Reducer:
         for _, parameter in self.named:
             parameter._grad = None
         self.finish(shadow=True)
+
+    def _may_step_early(self) -> bool:
+        """Whether a bucket that has been reduced is all that the optimizer needs to know."""
+        whole = self.samples is None and self.turn is None and not self.find_unused
+        return self.optimizer is not None and whole
+
+    def _step_as_they_come(self) -> None:
+        """Update each bucket's parameters while those behind it are on their way."""
+        for bucket in self.buckets:
+            bucket.finish()
+            self.group.advance()
+            step_only(self.optimizer, [p for _, p in bucket.parameters])
 
     def _launch_full(self) -> None:
         # The last one waits for the end of backward: nothing is left to overlap with, and a thread only costs.
@@ -160,9 +182,9 @@ class Reducer:
         # Without duplicates, which a first backward that failed leaves; what did not come keeps its order.
         agreed = np.array([*dict.fromkeys([*order, *reversed(range(len(self.named)))])], np.int64)
         self.group.broadcast(agreed, 0, name="order of gradients")
-        buckets = make_buckets([self.named[i] for i in agreed[::-1]], self.cap_bytes, self.group)
-        if _members(buckets) != _members(self.buckets):
-            self._adopt(buckets)
+        runs = group_runs([self.named[i] for i in agreed[::-1]], self.cap_bytes, self.group)
+        if _members(runs) != _members([bucket.parameters for bucket in self.buckets]):
+            self._adopt(runs)
 
     @staticmethod
     def _stand_in(bucket: Bucket, position: int) -> None:
@@ -176,8 +198,22 @@ class Reducer:
         bucket.waiting.discard(position)
 
 
-def _members(buckets: list[Bucket]) -> list[set[str]]:
-    return [{name for name, _ in bucket.parameters} for bucket in buckets]
+def _members(runs: list[Run]) -> list[set[str]]:
+    return [{name for name, _ in run} for run in runs]
+
+
+def step_only(optimizer: Any, some: Iterable[Any]) -> None:
+    """Update these parameters and no others: what has no gradient an optimizer leaves alone."""
+    chosen = set(map(id, some))
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+    hidden = [(p, p._grad) for p in every if p._grad is not None and id(p) not in chosen]
+    for parameter, _ in hidden:
+        parameter._grad = None
+    try:
+        optimizer.step()
+    finally:
+        for parameter, grad in hidden:
+            parameter._grad = grad
 
 
 class _Arrival:

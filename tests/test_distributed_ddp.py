@@ -1,5 +1,6 @@
 """DistributedDataParallel: ranks are threads here, each with its own group over the local transport."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -255,6 +256,104 @@ def test_buckets_follow_backward_and_hold_one_dtype_each() -> None:
     named = [(name, Parameter(ringgrad.from_numpy(np.zeros(n, dtype)))) for name, n, dtype in sizes]
     buckets = make_buckets(named, 1250, Group())
     assert [[name for name, _ in b.parameters] for b in buckets] == [["d", "c"], ["b"], ["a"]]
+
+
+class Chain(Module):
+    """Layers that are used in another order than that in which they were made, so that buckets are filled anew."""
+
+    def __init__(self, layers: int = 12) -> None:
+        super().__init__()
+        rng = np.random.default_rng(3)
+        for i in range(layers):
+            setattr(self, f"w{i}", Parameter(tensor(rng.standard_normal((4, 4)) / 2)))
+        self.order = [f"w{i}" for i in np.random.default_rng(4).permutation(layers)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.order:
+            x = (x @ getattr(self, name)).tanh()
+        return x.mean()
+
+
+def rows_of(group: Group) -> Tensor:
+    return tensor(np.random.default_rng(group.rank).standard_normal((5, 4)))
+
+
+def test_filling_buckets_anew_takes_no_second_copy_of_the_gradients() -> None:
+    """A bucket's old memory is given back before the next is made."""
+
+    def body(group: Group) -> tuple[int, list[str], list[str]]:
+        empty, held, most = group.empty, [0], [0]
+
+        def counted(shape: Any, dtype: Any = np.float32) -> np.ndarray:
+            array = np.empty(shape, dtype)
+            held[0] += array.size
+            most[0] = max(held[0], most[0])
+            weakref.finalize(array, lambda n: held.__setitem__(0, held[0] - n), array.size)
+            return array
+
+        group.empty = counted  # type: ignore[method-assign]
+        model = DistributedDataParallel(Chain(), process_group=group, bucket_cap_mb=1e-6)
+        for _ in range(2):
+            clear(model, False)
+            model(rows_of(group)).backward()
+        group.empty = empty  # type: ignore[method-assign]
+        order = [name for bucket in model._reducer.buckets for name, _ in bucket.parameters]
+        return most[0], order, list(reversed(model.module.order))
+
+    for most, order, came in run(2, body):
+        assert order == came
+        assert most <= (12 + 2) * 16
+
+
+@pytest.mark.parametrize("unused", [False, True])
+@pytest.mark.parametrize("counts", [False, True])
+def test_steps_in_backward_are_the_same_steps(counts: bool, unused: bool) -> None:
+    def train(group: Group, within: bool) -> np.ndarray:
+        model = DistributedDataParallel(
+            Chain(), process_group=group, bucket_cap_mb=1e-6, find_unused_parameters=unused
+        )
+        optimizer = ringgrad.optim.AdamW(model.parameters(), lr=0.1)
+        if within:
+            model.step_in_backward(optimizer)
+        for i in range(4):
+            optimizer.zero_grad(set_to_none=i % 2 == 0)
+            with model.no_sync():
+                model(rows_of(group)).backward()
+            if counts:
+                model.count(3 + group.rank)
+            model(rows_of(group)).backward()
+            if not within:
+                optimizer.step()
+        return values(model)
+
+    found = run(2, lambda group: (train(group, True), train(group, False)))
+    assert all((one == found[0][0]).all() for both in found for one in both)
+
+
+def test_each_bucket_is_a_step_of_its_parameters_alone() -> None:
+    def body(group: Group) -> list[list[str]]:
+        steps: list[list[str]] = []
+
+        class Noting(ringgrad.optim.SGD):
+            def step(self, closure: Any = None) -> Any:
+                having = [name for name, p in names if p.grad is not None]
+                steps.append(having)
+                return super().step(closure)
+
+        model = DistributedDataParallel(Chain(3), process_group=group, bucket_cap_mb=1e-6)
+        names = list(model.module.named_parameters())
+        model._register_fused_optim(Noting, 0.1)
+        model(rows_of(group)).backward()
+        assert all(p.grad is not None for _, p in names)
+        return steps
+
+    assert run(2, body) == [[["w2"], ["w1"], ["w0"]]] * 2
+    model = DistributedDataParallel(Net(), process_group=Group())
+    with pytest.raises(TypeError, match="needs an optimizer"):
+        model.step_in_backward(0.1)
+    exact = DistributedDataParallel(Net(), process_group=Group(), reproducible=24)
+    with pytest.raises(RuntimeError, match="does not go with reproducible="):
+        exact.step_in_backward(ringgrad.optim.SGD(exact.parameters(), 0.1))
 
 
 def test_wrong_arguments_say_what_must_hold() -> None:
