@@ -29,6 +29,8 @@ class Lowering:
         self.graph = graph.copy()
         self.nodes: list[Node] = []
         self.counts: dict[int, int] = {}  # exponentials of a cross entropy -> how many rows counted
+        self.cdfs: dict[int, Ref] = {}  # argument of a gelu -> its distribution function, if eager kept none
+        self.mutated = graph.mutated()
         self.roots = max((v.root for v in graph.values.values()), default=0)
 
     @staticmethod
@@ -224,6 +226,8 @@ def _gelu(low: Lowering, node: Node) -> bool:
         return False
     cdf = node.outputs[1] if node.extras else low.new(x.shape, F32)
     low.kernel("gelu", node.args, [y.id, cdf], node)
+    if x.root not in low.mutated:
+        low.cdfs[x.id] = Ref(cdf)
     return True
 
 
@@ -231,9 +235,10 @@ def _gelu(low: Lowering, node: Node) -> bool:
 def _gelu_backward(low: Lowering, node: Node) -> bool:
     saved = node.kw["saved"]
     g, x = low.value(node.args[0].id), low.value(saved["x"].id)
-    if not _plain(g, x) or math.prod(x.shape) < SMALL:
+    cdf = saved["cdf"] or low.cdfs.get(x.id)
+    if cdf is None or not _plain(g, x) or math.prod(x.shape) < SMALL:
         return False
-    low.kernel("gelu_backward", (node.args[0], saved["x"], saved["cdf"]), node.outputs, node)
+    low.kernel("gelu_backward", (node.args[0], saved["x"], cdf), node.outputs, node)
     return True
 
 
