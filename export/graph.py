@@ -12,12 +12,17 @@ from .trace import ExportError
 
 
 class Val:
-    """A value as emitters see it: name in the graph, shape (ints and Dims), dtype, and content where it is fixed."""
+    """A value as emitters see it: name in the graph, shape (ints and Dims), dtype, and content where it is fixed.
 
-    __slots__ = ("array", "dtype", "name", "shape")
+    dense: whether its elements lay in memory in order when it was traced.
+    """
 
-    def __init__(self, name: str, shape: tuple[Any, ...], dtype: Any, array: Any = None) -> None:
-        self.name, self.shape, self.dtype, self.array = name, shape, dtype, array
+    __slots__ = ("array", "dense", "dtype", "name", "shape")
+
+    def __init__(
+        self, name: str, shape: tuple[Any, ...], dtype: Any, array: Any = None, dense: bool = True
+    ) -> None:
+        self.name, self.shape, self.dtype, self.array, self.dense = name, shape, dtype, array, dense
 
     @property
     def ndim(self) -> int:

@@ -10,7 +10,20 @@ import numpy as np
 
 from ..autograd.engine import wrap
 from ..jit.graph import Node, Ref
-from . import op_activation, op_index, op_nn, op_pointwise, op_recurrent, op_reduce, op_shape  # noqa: F401
+from . import (  # noqa: F401
+    op_activation,
+    op_adjoint,
+    op_index,
+    op_loss,
+    op_nn,
+    op_order,
+    op_pointwise,
+    op_recurrent,
+    op_reduce,
+    op_shape,
+    op_signs,
+    op_write,
+)  # fmt: skip
 from .compare import Dim, Merged, Varying, contains
 from .graph import Graph, Val
 from .table import emitters, sized
@@ -175,6 +188,9 @@ def _run(
             if tensor is not None:
                 trace.name(tensor, "parameter", name)
     trace.run(model, arguments)
+    for call in trace.calls:  # before other values may make such an op fail
+        if call.op not in emitters:
+            raise ExportError(f"[onnx] the op {call.op!r} has no ONNX form; called at {call.where}")
     return trace
 
 
@@ -245,9 +261,7 @@ def _write(
 
 def _emit(g: Graph, call: Node, vals: dict[int, Val]) -> None:
     """Writes the nodes of one call."""
-    emitter = emitters.get(call.op)
-    if emitter is None:
-        raise ExportError(f"[onnx] the op {call.op!r} has no ONNX form; called at {call.where}")
+    emitter = emitters[call.op]
     if contains((call.args, *call.kw.values()), Varying):
         raise ExportError(
             f"[onnx] the arguments of {call.op!r} must not depend on the inputs' values, came"
@@ -258,6 +272,8 @@ def _emit(g: Graph, call: Node, vals: dict[int, Val]) -> None:
             raise ExportError(
                 f"[onnx] {name} of {call.op!r} must not depend on a dynamic axis, came {value}; called at {call.where}"
             )
+    if any(g.merged.values[i].dtype.kind == "c" for i in (*call.inputs(), *call.outputs)):
+        raise ExportError(f"[onnx] {call.op!r} has no ONNX form for complex numbers; called at {call.where}")
     g.out = [Val("", g.merged.shapes[i], g.merged.values[i].dtype) for i in call.outputs]
     g.label = call.op
     args = _resolved(g, call.args, vals)
@@ -268,7 +284,7 @@ def _emit(g: Graph, call: Node, vals: dict[int, Val]) -> None:
     except ExportError as error:
         raise ExportError(f"{error}; {call.op!r} was called at {call.where}") from None
     for id, out, name in zip(call.outputs, g.out, [names] if isinstance(names, str) else names):
-        vals[id] = Val(name, out.shape, out.dtype)
+        vals[id] = Val(name, out.shape, out.dtype, dense=g.merged.values[id].dense)
 
 
 def _resolved(g: Graph, value: Any, vals: dict[int, Val]) -> Any:
@@ -291,7 +307,7 @@ def _val(g: Graph, id: int, vals: dict[int, Val]) -> Val:
             name = g.content(found, value.dtype)
         else:
             name = value.name
-        vals[id] = Val(name, g.merged.shapes[id], value.dtype, array)
+        vals[id] = Val(name, g.merged.shapes[id], value.dtype, array, value.dense)
     return vals[id]
 
 

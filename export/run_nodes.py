@@ -13,6 +13,12 @@ from ..tensor.ops import elementwise as _elementwise  # noqa: F401  (declares it
 from .trace import ExportError
 
 nodes: dict[str, Callable[..., Any]] = {}
+like: dict[str, str] = {}  # node types that take the attributes of another one
+
+
+def attributes_of(kind: str) -> set[str]:
+    """The attributes that a node type is run with, and `outputs` and `opset` where it asks for them."""
+    return set(nodes[like.get(kind, kind)].__kwdefaults__ or {})
 
 
 def runs(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -30,7 +36,7 @@ def _plain(op: str) -> Callable[..., Any]:
 
 
 SAME = """Abs Neg Exp Log Sqrt Reciprocal Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh Sigmoid Erf Relu
-    Floor Ceil Round Sign Add Mul Pow Sub"""
+    Floor Ceil Round Sign Add Mul Sub"""
 for _kind in SAME.split():
     nodes[_kind] = _plain(_kind.lower())
 OTHER = {
@@ -43,7 +49,7 @@ for _kind, _op in OTHER.items():
     nodes[_kind] = _plain(_op)
 
 
-def _ints(x: Any) -> list[int]:
+def ints_of(x: Any) -> list[int]:
     return [int(v) for v in x.array.reshape(-1)]
 
 
@@ -61,9 +67,21 @@ def _div(a: Any, b: Any) -> Any:
     )
 
 
+@runs("Pow")
+def _pow(a: Any, b: Any) -> Any:
+    y = ops["pow"](a, b)
+    return y if y.array.dtype == a.array.dtype else ops["cast"](y, dtype=a.array.dtype)
+
+
 @runs("Mod")
 def _mod(a: Any, b: Any, *, fmod: int = 0) -> Any:
     return ops["fmod" if fmod else "remainder"](a, b)
+
+
+@runs("BitShift")
+def _bit_shift(a: Any, b: Any, *, direction: str = "") -> Any:
+    shift = np.left_shift if direction == "LEFT" else np.right_shift
+    return wrap(shift(a.array, b.array))
 
 
 def _folded(op: str) -> Callable[..., Any]:
@@ -76,14 +94,43 @@ def _folded(op: str) -> Callable[..., Any]:
     return run
 
 
-nodes["Max"], nodes["Min"] = _folded("maximum"), _folded("minimum")
+nodes["Max"], nodes["Min"], nodes["Sum"] = _folded("maximum"), _folded("minimum"), _folded("add")
+
+
+@runs("Mean")
+def _mean(*x: Any) -> Any:
+    return nodes["Sum"](*x) / len(x)
+
+
+NUMBERS = {"bool", "bfloat16", "float16", "float32", "float64"} | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
+
+
+def dtype_of(kind: str, number: int) -> Any:
+    """The NumPy dtype of a type number of ONNX; ExportError for texts, complex numbers and types below 8 bits."""
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(number)
+    if number == onnx.TensorProto.STRING:
+        raise ExportError(f"[onnx] {kind} to {name} cannot be run")
+    return _number(kind, onnx.helper.tensor_dtype_to_np_dtype(number))
+
+
+def _number(kind: str, dtype: Any) -> Any:
+    if dtype.name not in NUMBERS:
+        raise ExportError(f"[onnx] {kind} to {dtype.name} cannot be run")
+    return dtype
 
 
 @runs("Cast")
-def _cast(x: Any, *, to: int = 0) -> Any:
-    import onnx
+def _cast(x: Any, *, to: int = 0, saturate: int = 1, round_mode: str = "up") -> Any:
+    return ops["cast"](x, dtype=dtype_of("Cast", to))
 
-    return ops["cast"](x, dtype=onnx.helper.tensor_dtype_to_np_dtype(to))
+
+@runs("CastLike")
+def _cast_like(x: Any, like: Any, *, saturate: int = 1, round_mode: str = "up") -> Any:
+    return ops["cast"](x, dtype=_number("CastLike", like.array.dtype))
 
 
 @runs("IsInf")
@@ -95,7 +142,8 @@ def _isinf(x: Any, *, detect_negative: int = 1, detect_positive: int = 1) -> Any
 
 
 @runs("Clip")
-def _clip(x: Any, low: Any = None, high: Any = None) -> Any:
+def _clip(x: Any, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    low, high = (given if bound is None else bound for given, bound in ((low, min), (high, max)))
     return x if low is None and high is None else ops["clamp"](x, low, high)
 
 
@@ -130,157 +178,116 @@ def _gelu(x: Any, *, approximate: str = "none") -> Any:
     return ops["gelu_tanh" if approximate == "tanh" else "gelu"](x)
 
 
+@runs("Selu")
+def _selu(x: Any, *, alpha: float = 1.67326319, gamma: float = 1.05070102) -> Any:
+    return ops["elu"](x, alpha=alpha, scale=gamma, input_scale=1.0)
+
+
+@runs("Celu")
+def _celu(x: Any, *, alpha: float = 1.0) -> Any:
+    return ops["elu"](x, alpha=alpha, scale=1.0, input_scale=1 / alpha)
+
+
+@runs("Softsign")
+def _softsign(x: Any) -> Any:
+    return x / (ops["abs"](x) + 1)
+
+
+@runs("PRelu")
+def _prelu(x: Any, slope: Any) -> Any:
+    return ops["where"](ops["lt"](x, 0), x * slope, x)
+
+
+@runs("ThresholdedRelu")
+def _thresholded(x: Any, *, alpha: float = 1.0) -> Any:
+    return ops["threshold"](x, threshold=alpha, value=0.0)
+
+
+# ---- along a dimension; before opset 13 all dimensions from `axis` on, 1 if none is given
+
+
+def _flattened(x: Any, axis: int | None, opset: int, call: Callable[[Any, int], Any]) -> Any:
+    if opset >= 13:
+        return call(x, -1 if axis is None else axis)
+    shape = x.array.shape
+    first = int(np.prod(shape[: 1 if axis is None else axis]))
+    return call(x.reshape(first, -1), 1).reshape(*shape)
+
+
 @runs("Softmax")
-def _softmax(x: Any, *, axis: int = -1) -> Any:
-    return ops["softmax"](x, dim=axis)
+def _softmax(x: Any, *, axis: int | None = None, opset: int = 13) -> Any:
+    return _flattened(x, axis, opset, lambda y, dim: ops["softmax"](y, dim=dim))
 
 
 @runs("LogSoftmax")
-def _log_softmax(x: Any, *, axis: int = -1) -> Any:
-    return ops["log_softmax"](x, dim=axis)
+def _log_softmax(x: Any, *, axis: int | None = None, opset: int = 13) -> Any:
+    return _flattened(x, axis, opset, lambda y, dim: ops["log_softmax"](y, dim=dim))
 
 
-# ---- shapes
+@runs("Hardmax")
+def _hardmax(x: Any, *, axis: int | None = None, opset: int = 13) -> Any:
+    def call(y: Any, dim: int) -> Any:
+        first = ops["argmax"](y, dim=dim, keepdim=True)
+        return ops["scatter_value"](y * 0, dim=dim, index=first.array, value=1)
 
-
-@runs("Shape")
-def _shape(x: Any) -> Any:
-    return wrap(np.array(x.array.shape, np.int64))
-
-
-@runs("Reshape")
-def _reshape(x: Any, shape: Any, *, allowzero: int = 0) -> Any:
-    sizes = _ints(shape)
-    return x.reshape(*[x.array.shape[i] if n == 0 and not allowzero else n for i, n in enumerate(sizes)])
-
-
-@runs("Transpose")
-def _transpose(x: Any, *, perm: Any = None) -> Any:
-    return ops["permute"](x, dims=tuple(perm or reversed(range(x.ndim))))
-
-
-@runs("Expand")
-def _expand(x: Any, shape: Any) -> Any:
-    return ops["expand"](x, shape=np.broadcast_shapes(x.array.shape, tuple(_ints(shape))))
-
-
-@runs("Unsqueeze")
-def _unsqueeze(x: Any, axes: Any) -> Any:
-    rank = x.ndim + len(_ints(axes))
-    for axis in sorted(a % rank for a in _ints(axes)):
-        x = ops["unsqueeze"](x, dim=axis)
-    return x
-
-
-@runs("Squeeze")
-def _squeeze(x: Any, axes: Any = None) -> Any:
-    return ops["squeeze"](x, dim=None if axes is None else tuple(_ints(axes)))
-
-
-@runs("Concat")
-def _concat(*x: Any, axis: int = 0) -> Any:
-    return ops["cat"](*x, dim=axis)
-
-
-@runs("Split")
-def _split(x: Any, sizes: Any = None, *, axis: int = 0, num_outputs: int = 0, outputs: int = 1) -> Any:
-    parts = -(-x.array.shape[axis] // outputs) if sizes is None else tuple(_ints(sizes))
-    return ops["split"](x, sizes=parts, dim=axis)
-
-
-@runs("Slice")
-def _slice(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Any:
-    begin, end = _ints(starts), _ints(ends)
-    dims = range(len(begin)) if axes is None else _ints(axes)
-    for a, b, d, s in zip(begin, end, dims, [1] * len(begin) if steps is None else _ints(steps)):
-        n = x.array.shape[d]
-        if s > 0:
-            x = ops["getitem"](
-                x, index=(*[slice(None)] * (d % x.ndim), slice(*slice(a, b, s).indices(n)), ...)
-            )
-        else:
-            places = np.arange(n)[slice(a, b if b >= -n else None, s)]
-            x = ops["index_select"](x, dim=d, index=places)
-    return x
-
-
-@runs("Pad")
-def _pad(x: Any, pads: Any, value: Any = None, axes: Any = None, *, mode: str = "constant") -> Any:
-    if mode != "constant":
-        raise ExportError(f"[onnx] Pad with mode {mode!r} cannot be run")
-    number = 0.0 if value is None else value.array.item()
-    dims = list(range(x.ndim)) if axes is None else [a % x.ndim for a in _ints(axes)]
-    widths = dict(zip(dims, pairs_of(_ints(pads), len(dims))))
-    return ops["pad"](x, widths=tuple(widths.get(d, (0, 0)) for d in range(x.ndim)), value=number)
-
-
-@runs("Trilu")
-def _trilu(x: Any, k: Any = None, *, upper: int = 1) -> Any:
-    return ops["triu" if upper else "tril"](x, diagonal=0 if k is None else int(k.array.item()))
-
-
-@runs("Range")
-def _range(start: Any, limit: Any, delta: Any) -> Any:
-    return wrap(
-        np.arange(start.array.item(), limit.array.item(), delta.array.item(), dtype=start.array.dtype)
-    )
-
-
-# ---- indexing
-
-
-@runs("Gather")
-def _gather(x: Any, index: Any, *, axis: int = 0) -> Any:
-    d = axis % x.ndim
-    flat = ops["index_select"](x, dim=d, index=index.array.reshape(-1) % max(x.array.shape[d], 1))
-    return flat.reshape(*x.array.shape[:d], *index.array.shape, *x.array.shape[d + 1 :])
-
-
-@runs("GatherElements")
-def _gather_elements(x: Any, index: Any, *, axis: int = 0) -> Any:
-    return ops["gather"](x, dim=axis, index=index.array % max(x.array.shape[axis], 1))
-
-
-@runs("GatherND")
-def _gather_nd(x: Any, index: Any) -> Any:
-    return ops["index"](x, index=tuple(np.moveaxis(index.array, -1, 0)))
-
-
-@runs("ScatterElements")
-def _scatter(x: Any, index: Any, source: Any, *, axis: int = 0, reduction: str = "none") -> Any:
-    places = index.array % max(x.array.shape[axis], 1)
-    if reduction == "none":
-        return ops["scatter"](x, source, dim=axis, index=places)
-    kind = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}[reduction]
-    return ops["scatter_reduce"](x, source, dim=axis, index=places, reduce=kind, include_self=True)
-
-
-@runs("TopK")
-def _topk(x: Any, k: Any, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
-    places = ops["argtopk"](x, k=_ints(k)[0], dim=axis, largest=bool(largest))
-    return ops["gather"](x, dim=axis, index=places), places
+    return _flattened(x, axis, opset, call)
 
 
 # ---- reductions
 
 
-def _reduction(op: str) -> Callable[..., Any]:
-    def run(x: Any, given: Any = None, *, axes: Any = None, keepdims: int = 1) -> Any:
-        dims = tuple(_ints(given)) if given is not None else tuple(axes) if axes else None
-        y = ops[op](x, dim=dims, keepdim=bool(keepdims))
+def _extreme_of_nothing(kind: str) -> Callable[..., Any]:
+    """The reduction of an array that may be empty: no largest element is the least number there is."""
+
+    def reduce(array: Any, axis: Any, keepdims: bool) -> Any:
+        if array.dtype.kind == "f":
+            none = -np.inf if kind == "Max" else np.inf
+        elif array.dtype.kind == "b":
+            none = kind == "Min"
+        else:
+            none = np.iinfo(array.dtype).min if kind == "Max" else np.iinfo(array.dtype).max
+        find = np.max if kind == "Max" else np.min
+        return np.asarray(find(array, axis=axis, keepdims=keepdims, initial=none), array.dtype)
+
+    return reduce
+
+
+def _reduction(reduce: Callable[..., Any], least: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    def run(
+        x: Any, given: Any = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+    ) -> Any:
+        dims = tuple(ints_of(given)) if given is not None else tuple(axes or ())
+        if not dims and noop_with_empty_axes:
+            return reduce(x.unsqueeze(0), (0,), False)
+        if not x.array.size and least is not None:
+            return wrap(least(x.array, dims or None, bool(keepdims)))
+        y = reduce(x, dims or None, bool(keepdims))
         return y if y.array.dtype == x.array.dtype else ops["cast"](y, dtype=x.array.dtype)
 
     return run
 
 
-KINDS = {"Sum": "sum", "Mean": "mean", "Prod": "prod", "Max": "amax", "Min": "amin", "L2": "norm2"}
-for _kind, _op in {**KINDS, "LogSumExp": "logsumexp"}.items():
-    nodes[f"Reduce{_kind}"] = _reduction(_op)
+def _by(op: str, first: str = "clone", last: str = "clone") -> Callable[..., Any]:
+    return lambda x, dim, keepdim: ops[last](ops[op](ops[first](x), dim=dim, keepdim=keepdim))
+
+
+KINDS = {"Sum": "sum", "Mean": "mean", "Prod": "prod", "Max": "amax", "Min": "amin", "LogSumExp": "logsumexp"}
+for _kind, _op in KINDS.items():
+    nodes[f"Reduce{_kind}"] = _reduction(
+        _by(_op), _extreme_of_nothing(_kind) if _kind in ("Max", "Min") else None
+    )
+nodes["ReduceL1"] = _reduction(_by("sum", first="abs"))
+nodes["ReduceSumSquare"] = _reduction(_by("sum", first="square"))
+nodes["ReduceLogSum"] = _reduction(_by("sum", last="log"))
+nodes["ReduceL2"] = _reduction(_by("sum", first="square", last="sqrt"))
 
 
 def _extreme(op: str) -> Callable[..., Any]:
-    def run(x: Any, *, axis: int = 0, keepdims: int = 1) -> Any:
-        return ops[op](x, dim=axis, keepdim=bool(keepdims))
+    def run(x: Any, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Any:
+        if not select_last_index:
+            return ops[op](x, dim=axis, keepdim=bool(keepdims))
+        place = ops[op](ops["flip"](x, dims=(axis,)), dim=axis, keepdim=bool(keepdims))
+        return ops["sub"](x.array.shape[axis] - 1, place)
 
     return run
 
@@ -288,9 +295,20 @@ def _extreme(op: str) -> Callable[..., Any]:
 nodes["ArgMax"], nodes["ArgMin"] = _extreme("argmax"), _extreme("argmin")
 
 
-@runs("CumSum")
-def _cumsum(x: Any, axis: Any) -> Any:
-    return ops["cumsum"](x, dim=int(axis.array.item()))
+def _scan(op: str) -> Callable[..., Any]:
+    def run(x: Any, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Any:
+        dim = int(axis.array.reshape(-1)[0])
+        y = ops["flip"](x, dims=(dim,)) if reverse else x
+        if exclusive:
+            n = x.array.shape[dim]
+            first = ops["narrow"](y, dim=dim, start=0, length=min(n, 1)) * 0 + int(op == "cumprod")
+            y = ops["cat"](first, ops["narrow"](y, dim=dim, start=0, length=max(n - 1, 0)), dim=dim)
+        y = ops["cast"](ops[op](y, dim=dim), dtype=x.array.dtype)
+        return ops["flip"](y, dims=(dim,)) if reverse else y
+
+    return run
 
 
-__all__ = ["nodes", "pairs_of", "runs"]
+nodes["CumSum"], nodes["CumProd"] = _scan("cumsum"), _scan("cumprod")
+
+__all__ = ["attributes_of", "dtype_of", "ints_of", "like", "nodes", "pairs_of", "runs"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd import engine
 from ..autograd.engine import Variable, array_namespace, call_site
 from ..autograd.mode import no_grad
 from ..autograd.op import listeners, tensor_namespace
@@ -22,12 +23,16 @@ class ExportError(RuntimeError):
 
 
 class Value:
-    """An array of the trace. kind: input, parameter, constant or result; `array` is held by all but results."""
+    """An array of the trace. kind: input, parameter, constant or result; `array` is held by all but results.
 
-    __slots__ = ("array", "dtype", "kind", "name", "shape", "where")
+    dense: whether its elements lay in memory in order.
+    """
+
+    __slots__ = ("array", "dense", "dtype", "kind", "name", "shape", "where")
 
     def __init__(self, array: Any, kind: str, name: str = "", where: str = "") -> None:
         self.shape, self.dtype, self.kind, self.name, self.where = array.shape, array.dtype, kind, name, where
+        self.dense = bool(array.flags.c_contiguous)
         self.array = array if kind != "result" else None
 
 
@@ -58,11 +63,13 @@ class Trace:
     def run(self, model: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """Calls the model and records it."""
         listeners.append(self._listen)
+        engine.makers.append(self._made)
         try:
             with no_grad():
                 result = model(*args)
         finally:
             listeners.remove(self._listen)
+            engine.makers.remove(self._made)
         found = list(tensors_in(result))
         if not found:
             raise TypeError(f"[onnx] the model must return Tensors, came {type(result).__name__}")
@@ -82,10 +89,12 @@ class Trace:
             self._contents[_content(array)] = entry
 
     def _listen(self, op: Any, inputs: tuple[Any, ...], kw: dict[str, Any], output: Any) -> None:
-        if op.name == "setitem":  # is no op here: what it wrote is found when it is read
-            return
         where = call_site()
         written = next((a for a in inputs if a is output), None)
+        if written is not None:
+            self._refuse_state(op.name, written, where)
+        if op.name == "setitem" and all(self._is_constant(a) for a in inputs):
+            return self._constant(output, where)  # a constant in the making
         args = tuple(
             self._argument(a, where, 1 if a is written and written is not None else 0) for a in inputs
         )
@@ -104,6 +113,28 @@ class Trace:
             outputs.append(self._add(Value(t.array, "result", where=where)))
             self._bind(t, outputs[-1])
         self.calls.append(op_call(op.name, args, recorded, outputs, where))
+
+    def _made(self, tensor: Any) -> None:
+        """A tensor made out of Python's numbers: its content now, should it be written later."""
+        if _key(tensor.array) not in self._places:
+            self._constant(tensor, call_site())
+
+    def _constant(self, tensor: Any, where: str) -> None:
+        self._bind(tensor, self._add(Value(tensor.array.copy(), "constant", where=where)))
+
+    def _is_constant(self, holder: Any) -> bool:
+        if not isinstance(holder, Variable) and type(holder) not in array_namespace:
+            return True
+        entry = self._places.get(_key(holder.array if isinstance(holder, Variable) else holder))
+        return entry is None or self.values[entry[0]].kind == "constant"
+
+    def _refuse_state(self, op: str, written: Any, where: str) -> None:
+        entry = self._places.get(_key(written.array))
+        if entry is not None and self.values[entry[0]].kind == "parameter":
+            raise ExportError(
+                f"[onnx] the model must not write to its own parameters and buffers, came {op!r} on"
+                f" {self.values[entry[0]].name!r}; called at {where}: an ONNX file keeps nothing between calls"
+            )
 
     def _argument(self, value: Any, where: str, written: int = 0) -> Any:
         """An argument with Refs in place of arrays, also inside of tuples."""
