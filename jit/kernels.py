@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from ..tensor.backend.cpu.loops import layer_norm, layer_norm_backward  # noqa: F401  (kernels by name)
+
 FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
 kernel = njit(cache=True, fastmath=FAST, error_model="numpy")
 inner = njit(inline="always", fastmath=FAST, error_model="numpy")
@@ -84,51 +86,6 @@ def gelu_backward(g: Any, x: Any, cdf: Any, out: Any) -> None:
     for i in range(x.size):
         v = x[i]
         out[i] = g[i] * (cdf[i] + v * DENSITY * _exp(-HALF * v * v))
-
-
-@kernel
-def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, y: Any, normal: Any, scale: Any) -> None:
-    rows, width = x.shape
-    share = ONE / F(width)
-    for i in range(rows):
-        total = ZERO
-        for k in range(width):
-            total += x[i, k]
-        mean = total * share
-        square = ZERO
-        for k in range(width):
-            d = x[i, k] - mean
-            square += d * d
-        r = ONE / np.sqrt(square * share + eps)
-        scale[i, 0] = r
-        for k in range(width):
-            n = (x[i, k] - mean) * r
-            normal[i, k] = n
-            y[i, k] = n * weight[k] + bias[k]
-
-
-@kernel
-def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any, dx: Any, dw: Any, db: Any) -> None:
-    rows, width = g.shape
-    share = ONE / F(width)
-    dw[:] = ZERO
-    db[:] = ZERO
-    for i in range(rows):
-        first = ZERO
-        second = ZERO
-        for k in range(width):
-            n = normal[i, k]
-            d = g[i, k]
-            dw[k] += d * n
-            db[k] += d
-            h = d * weight[k]
-            first += h
-            second += h * n
-        first *= share
-        second *= share
-        r = scale[i, 0]
-        for k in range(width):
-            dx[i, k] = r * (g[i, k] * weight[k] - first - normal[i, k] * second)
 
 
 @kernel

@@ -26,6 +26,7 @@ from .generator_transforms import (
     store,
     swap_in_turn,
 )
+from .ops.faster import faster
 
 SHORT_PERMUTATION = (2**32 - 1) // 20  # from here on the remainder of 32 bits would be skewed
 
@@ -168,7 +169,10 @@ class Generator(Engine):
         for start in range(0, swaps, BLOCK):
             here = np.arange(start, min(start + BLOCK, swaps))
             if short:
-                targets = here + self.words(here.size) % (n - here)
+                words = self.words(here.size)
+                if faster("shuffle", np, order, start, words) is not None:
+                    continue
+                targets = here + words % (n - here)
             else:
                 targets = (self.words64(here.size) % (here + 1).astype(np.uint64)).astype(np.int64)
             swap_in_turn(order, start, targets)

@@ -4,8 +4,10 @@ Words come out in the order in which PyTorch's CPU generator hands them out. The
 MT19937 (Matsumoto and Nishimura 1998, doi:10.1145/272991.272995) with the 2002 seeding.
 """
 
+import math
 import operator
 import os
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Self
 
@@ -127,6 +129,20 @@ class Engine:
         if n < 1024:  # random_raw starts ten times sooner, but pays 8 bytes a word
             return bits.random_raw(n).astype(np.uint32)
         return state.randint(0, 1 << 32, n, np.uint32)
+
+    def some_words(self, n: int, take: Callable[[np.ndarray], int]) -> None:
+        """Gives the next `n` words to `take`, which returns how many it used; the others are put back."""
+        bits, _ = self._words
+        before = bits.state
+        used = take(self.words(n))
+        bits.state = before
+        self.words(used)
+
+    def with_spare(self, take: Callable[[float], tuple[int, int, float]]) -> tuple[int, int]:
+        """Gives the normal number left over (or NaN) to `take`, which returns two counts and what is left then."""
+        made, used, spare = take(math.nan if self._next_normal is None else self._next_normal)
+        self._next_normal = None if math.isnan(spare) else spare
+        return made, used
 
     def words64(self, n: int) -> np.ndarray:
         """The next `n` 64-bit words, high half first: uint64 array."""

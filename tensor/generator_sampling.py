@@ -8,8 +8,10 @@ import numpy as np
 
 from .generator import Generator, Shape
 from .generator_transforms import DIGITS
+from .ops.faster import faster
 
 MOST_CATEGORIES = 1 << 24
+BLOCK = 1 << 14  # numbers that a compiled loop draws at a time
 
 
 def multinomial(
@@ -70,8 +72,33 @@ def poisson(generator: Generator, rate: np.ndarray) -> np.ndarray:
     if not (rate >= 0).all():
         raise RuntimeError(f"[poisson] rate must be >= 0, got {rate[~(rate >= 0)][0]}")
     y = np.empty(rate.shape, rate.dtype)
+    if rate.size and (loop := faster("poisson_loop", np, rate.size)) is not None:
+        flat = rate.ravel().astype(np.float64)
+        words = 8 if flat.mean() > 10 else 2 * int(flat.mean()) + 4
+        y[...] = by_loop(generator, loop, flat, words).reshape(rate.shape)
+        return y
     y[...] = np.array([_poisson(generator, r) for r in rate.ravel().tolist()], np.float64).reshape(rate.shape)
     return y
+
+
+def by_loop(generator: Generator, loop: Any, parameters: np.ndarray, words: int) -> np.ndarray:
+    """A float64 number for each parameter, drawn one after another by a compiled loop (tensor/backend/cpu/loops.py).
+
+    words: how many random words a number takes, about.
+    """
+    drawn = np.empty(parameters.size)
+    done, room = 0, 0
+
+    def take(given: np.ndarray) -> int:
+        nonlocal done, room
+        part = slice(done, done + BLOCK)
+        made, used = generator.with_spare(lambda spare: loop(parameters[part], given, spare, drawn[part]))
+        done, room = done + made, 0 if made else 2 * given.size
+        return used
+
+    while done < parameters.size:
+        generator.some_words(room or words * min(BLOCK, parameters.size - done) + 64, take)
+    return drawn
 
 
 def _poisson(generator: Generator, rate: float) -> int:

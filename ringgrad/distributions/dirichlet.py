@@ -13,8 +13,8 @@ from ..autograd.op import tensor_namespace as ops
 from ..tensor import Tensor, functions
 from . import constraints
 from .distribution import Distribution
-from .gamma import draw_gamma, gamma_slope
-from .utils import broadcast_all, from_doubles, xlogy
+from .gamma import draw_gammas, gamma_slope
+from .utils import broadcast_all, xlogy
 
 
 class Shares(Function):
@@ -26,7 +26,7 @@ class Shares(Function):
 
     @staticmethod
     def forward(ctx: Any, alpha: Tensor) -> Tensor:
-        drawn = from_doubles(draw_gamma, alpha).array
+        drawn = draw_gammas(alpha).array
         drawn = np.maximum(drawn, np.finfo(np.float64).tiny)
         total = drawn.sum(-1, keepdims=True)
         y = wrap((drawn / total).astype(alpha.array.dtype))

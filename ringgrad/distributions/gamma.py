@@ -12,6 +12,9 @@ from ..autograd import Function, once_differentiable
 from ..autograd.engine import wrap
 from ..autograd.op import tensor_namespace as ops
 from ..tensor import Tensor
+from ..tensor.generator import default_generator
+from ..tensor.generator_sampling import by_loop
+from ..tensor.ops.faster import faster
 from . import constraints
 from .distribution import Distribution
 from .utils import broadcast_all, finfo, from_doubles, xlogy
@@ -35,6 +38,15 @@ def draw_gamma(generator: Any, alpha: float) -> float:
         v, u = y * y * y, 1 - generator.double()
         if u < 1 - 0.0331 * x**4 or math.log(u) < 0.5 * x * x + d * (1 - v + math.log(v)):
             return scale * d * v
+
+
+def draw_gammas(alpha: Tensor) -> Tensor:
+    """float64 numbers of these shapes, drawn one after another: by `draw_gamma`, or by a compiled loop."""
+    loop = faster("gamma_loop", np, alpha.array.size)
+    if loop is None:
+        return from_doubles(draw_gamma, alpha)
+    drawn = by_loop(default_generator, loop, alpha.array.ravel().astype(np.float64), words=5)
+    return wrap(drawn.reshape(alpha.array.shape))
 
 
 def gamma_slope(alpha: Any, x: Any, tolerance: float = 1e-16) -> Any:
@@ -66,7 +78,7 @@ class StandardGamma(Function):
 
     @staticmethod
     def forward(ctx: Any, alpha: Tensor) -> Tensor:
-        drawn = from_doubles(draw_gamma, alpha).to(alpha.dtype).clamp(min=float(finfo(alpha).tiny))
+        drawn = draw_gammas(alpha).to(alpha.dtype).clamp(min=float(finfo(alpha).tiny))
         ctx.save_for_backward(alpha, drawn)
         return drawn
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
+from .faster import faster
 from .linear import same_dtype
 from .rows import blocks, column_sum, row_sum
 
@@ -41,9 +42,12 @@ def _layer_norm_prepare(x: Any, weight: Any, bias: Any, *, shape: Any, eps: floa
 
 def _layer_norm(xp: Any, x: Any, weight: Any, bias: Any, *, shape: tuple[int, ...], eps: float) -> Any:
     rows = _matrix(x, shape)
+    w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
+    if (made := faster("layer_norm", xp, rows, w, b, eps)) is not None:
+        y, normal, scale = made
+        return y.reshape(x.shape), normal, scale
     y, normal = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype)
     scale = xp.empty((rows.shape[0], 1), x.dtype)
-    w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
     width = rows.shape[1]
     for part in blocks(*rows.shape):
         c, t = normal[part], y[part]
@@ -74,10 +78,12 @@ def _layer_norm_backward(
 ) -> list[Any]:
     """With n the normalised rows, r the scales and h = g weight: r (h - mean h - n mean(h n))."""
     g = xp.ascontiguousarray(g).reshape(normal.shape)
+    w = None if weight is None else weight.reshape(-1)
+    if (made := faster("layer_norm_backward", xp, g, w, normal, scale)) is not None:
+        return _shaped(needs, made, x_shape, shape)
     dx = xp.empty(normal.shape, g.dtype) if needs[0] else None
     dw = xp.zeros(normal.shape[1], g.dtype) if needs[1] else None
     db = xp.zeros(normal.shape[1], g.dtype) if needs[2] else None
-    w = None if weight is None else weight.reshape(-1)
     width = normal.shape[1]
     for part in blocks(*normal.shape):
         gp, n = g[part], normal[part]
@@ -98,11 +104,13 @@ def _layer_norm_backward(
         xp.multiply(n, inner[:, None] * r, out=product)
         product += mean[:, None] * r
         d += product
-    return [
-        None if dx is None else dx.reshape(x_shape),
-        None if dw is None else dw.reshape(shape),
-        None if db is None else db.reshape(shape),
-    ]
+    return _shaped(needs, (dx, dw, db), x_shape, shape)
+
+
+def _shaped(needs: Any, grads: tuple[Any, ...], *shapes: tuple[int, ...]) -> list[Any]:
+    """Those gradients that are wanted, each in the shape of its input; parameters have the last of the shapes."""
+    shapes = (*shapes, shapes[-1])
+    return [g.reshape(shape) if need else None for need, g, shape in zip(needs, grads, shapes)]
 
 
 def _layer_norm_composite(ops: Any, x: Any, weight: Any, bias: Any, *, shape: Any, eps: float) -> Any:

@@ -24,6 +24,12 @@ def ones(xp: Any, n: int, dtype: Any) -> Any:
     return xp.ones(n, dtype)
 
 
+@lru_cache(maxsize=64)
+def zeros(xp: Any, n: int, dtype: Any) -> Any:
+    """A vector of zeros that is not to be written."""
+    return xp.zeros(n, dtype)
+
+
 def row_sum(xp: Any, x: Any) -> Any:
     """Sums of the rows of a matrix: with NumPy a product with ones is several times faster than a reduction."""
     if xp is not np:

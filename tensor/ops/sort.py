@@ -10,6 +10,7 @@ from typing import Any
 from ...autograd.op import Op
 from ..dtypes import I64, category
 from .declare import axis_of
+from .faster import faster
 from .scan import running
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -158,9 +159,11 @@ def _argmode(xp: Any, x: Array, *, dim: int) -> Array:
 argmode = Op("argmode", _argmode, prepare=lambda x, *, dim=-1: ((x,), {"dim": _filled("mode", x, dim)}))
 
 
-def _running(xp: Any, x: Array, dim: int, pairwise: Any) -> Array:
+def _running(xp: Any, x: Array, dim: int, name: str, pairwise: Any) -> Array:
     if not x.ndim:
         return xp.zeros((), I64)
+    if (made := faster(name, xp, x, dim=dim)) is not None:
+        return made
     best = running(xp, pairwise, x, dim)
     hit = (x == best) | (x != x)
     shape = [1] * x.ndim
@@ -171,12 +174,12 @@ def _running(xp: Any, x: Array, dim: int, pairwise: Any) -> Array:
 
 argcummax = Op(
     "argcummax",
-    lambda xp, x, *, dim: _running(xp, x, dim, xp.maximum),
+    lambda xp, x, *, dim: _running(xp, x, dim, "argcummax", xp.maximum),
     prepare=_along("cummax"),
 )
 argcummin = Op(
     "argcummin",
-    lambda xp, x, *, dim: _running(xp, x, dim, xp.minimum),
+    lambda xp, x, *, dim: _running(xp, x, dim, "argcummin", xp.minimum),
     prepare=_along("cummin"),
 )
 

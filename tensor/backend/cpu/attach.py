@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolution, library, rows
+from . import convolution, library, looped, rows
 
 
 def bodies() -> dict[str, Callable[..., Any]]:
     """The bodies by the name of the function; each returns None for what it does not compute."""
     found = library.load()
     if found is None:
-        return {}
+        return looped.BODIES
     from ...settings import get_num_threads
 
     found.threads = get_num_threads()
-    return {**convolution.BODIES, **rows.BODIES}
+    return {**looped.BODIES, **convolution.BODIES, **rows.BODIES}

@@ -1,0 +1,124 @@
+"""Bodies by compiled loops (loops.py). numba is imported when the work to be done is worth that.
+
+Where the results are the same bits as the plain body's, "worth" is what has been asked for so far, so that a short
+script never waits for a compiler; where they are rounded differently, it is the size of the array alone, so that the
+same call always gives the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ...ops.rows import ones, zeros
+
+F32 = np.dtype("float32")
+I64 = np.dtype("int64")
+WORTH = 0.1  # seconds of plain work
+LARGE = 1 << 15  # elements
+
+_spent = 0.0
+_loops: Any = None
+_missing = importlib.util.find_spec("numba") is None
+
+
+def loops() -> Any:
+    """The module of compiled loops; None where numba is missing or cannot keep its files."""
+    global _loops, _missing
+    if _loops is None and not _missing:
+        try:
+            from . import loops as found
+
+            _loops = found
+        except (ImportError, RuntimeError) as error:
+            _missing = True
+            warnings.warn(f"[fast] numba must load for compiled loops, came: {error}", stacklevel=2)
+    return _loops
+
+
+def _worth(seconds: float) -> Any:
+    """The loops, once the plain bodies have taken long enough."""
+    global _spent
+    _spent += seconds
+    return loops() if _loops is not None or _spent > WORTH else None
+
+
+def shuffle(order: Any, start: int, words: Any) -> Any:
+    """The swaps of a random permutation, in place."""
+    found = _worth(words.size * 1e-7)
+    if found is None or order.dtype != I64:
+        return None
+    found.shuffle(order, start, words)
+    return order
+
+
+def _running(name: str) -> Callable[..., Any]:
+    def body(x: Any, *, dim: int) -> Any:
+        if x.dtype.kind not in "iuf" or x.dtype.itemsize < 4 or not x.size:
+            return None
+        found = _worth(x.size * 2e-8)
+        if found is None:
+            return None
+        out = np.empty(x.shape, I64)
+        shape = (int(np.prod(x.shape[:dim])), x.shape[dim], int(np.prod(x.shape[dim + 1 :])))
+        best = np.empty(shape[2], x.dtype)
+        getattr(found, name)(np.ascontiguousarray(x).reshape(shape), best, out.reshape(shape))
+        return out
+
+    return body
+
+
+def gamma_loop(count: int) -> Any:
+    """The compiled loop for this many gamma numbers."""
+    found = _worth(count * 5e-6)
+    return None if found is None else found.gammas
+
+
+def poisson_loop(count: int) -> Any:
+    """The compiled loop for this many Poisson counts."""
+    found = _worth(count * 4e-6)
+    return None if found is None else found.poissons
+
+
+def layer_norm(rows: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """(y, normal, scale) of the rows of a matrix."""
+    if rows.size < LARGE or rows.dtype != F32 or (found := loops()) is None:
+        return None
+    y, normal = np.empty(rows.shape, F32), np.empty(rows.shape, F32)
+    scale = np.empty((rows.shape[0], 1), F32)
+    weight, bias = _affine(rows, weight, bias)
+    found.layer_norm(np.ascontiguousarray(rows), weight, bias, np.float32(eps), y, normal, scale)
+    return y, normal, scale
+
+
+def _affine(rows: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
+    width = rows.shape[1]
+    return (
+        ones(np, width, F32) if weight is None else np.ascontiguousarray(weight),
+        zeros(np, width, F32) if bias is None else np.ascontiguousarray(bias),
+    )
+
+
+def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any) -> Any:
+    """Gradients of (x, weight, bias)."""
+    if g.size < LARGE or g.dtype != F32 or normal.dtype != F32 or (found := loops()) is None:
+        return None
+    dx, dw, db = np.empty(g.shape, F32), np.empty(g.shape[1], F32), np.empty(g.shape[1], F32)
+    weight, _ = _affine(g, weight, None)
+    found.layer_norm_backward(np.ascontiguousarray(g), weight, normal, scale, dx, dw, db)
+    return dx, dw, db
+
+
+BODIES: dict[str, Callable[..., Any]] = {
+    "shuffle": shuffle,
+    "argcummax": _running("argcummax"),
+    "argcummin": _running("argcummin"),
+    "gamma_loop": gamma_loop,
+    "poisson_loop": poisson_loop,
+    "layer_norm": layer_norm,
+    "layer_norm_backward": layer_norm_backward,
+}

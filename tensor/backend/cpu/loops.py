@@ -1,0 +1,197 @@
+"""Loops in which a number depends on the one before, or that would be many passes over memory: compiled by numba.
+
+Kept on disk by numba's cache: compiled once a machine. They run on one thread and without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
+exact = njit(cache=True, nogil=True, error_model="numpy")
+rounded = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+F = np.float32
+ONE, ZERO = F(1), F(0)
+
+
+@exact
+def shuffle(order: Any, start: int, words: Any) -> None:
+    """Fisher and Yates's swaps from `start` on, one for each random word."""
+    n = order.size
+    for k in range(words.size):
+        here = start + k
+        there = here + np.int64(words[k] % np.uint32(n - here))
+        kept = order[here]
+        order[here] = order[there]
+        order[there] = kept
+
+
+@exact
+def argcummax(x: Any, best: Any, out: Any) -> None:
+    """Of (a, n, b) along n: the last position of the largest so far, or of the last NaN. best: room for b numbers."""
+    for i in range(x.shape[0]):
+        for k in range(x.shape[2]):
+            best[k] = x[i, 0, k]
+            out[i, 0, k] = 0
+        for j in range(1, x.shape[1]):
+            for k in range(x.shape[2]):
+                v = x[i, j, k]
+                wins = v >= best[k] or v != v
+                best[k] = v if wins else best[k]
+                out[i, j, k] = j if wins else out[i, j - 1, k]
+
+
+@exact
+def argcummin(x: Any, best: Any, out: Any) -> None:
+    """The same of the smallest."""
+    for i in range(x.shape[0]):
+        for k in range(x.shape[2]):
+            best[k] = x[i, 0, k]
+            out[i, 0, k] = 0
+        for j in range(1, x.shape[1]):
+            for k in range(x.shape[2]):
+                v = x[i, j, k]
+                wins = v <= best[k] or v != v
+                best[k] = v if wins else best[k]
+                out[i, j, k] = j if wins else out[i, j - 1, k]
+
+
+@njit(inline="always")
+def _double(high: Any, low: Any) -> Any:
+    """A number in [0, 1) of 53 bits, from two words."""
+    return np.float64(high & np.uint32(0x1FFFFF)) * 2.0**-21 + np.float64(low) * 2.0**-53
+
+
+@exact
+def gammas(alphas: Any, words: Any, spare: float, out: Any) -> Any:
+    """Gamma numbers of these shapes by Marsaglia and Tsang's method, as far as the random words last.
+
+    spare: the normal number that is left over, or NaN. Returns (how many were made, words used, spare).
+    """
+    used = 0
+    for i in range(alphas.size):
+        at, left = used, spare
+        alpha, scale = alphas[i], 1.0
+        if alpha == 0:
+            out[i] = 0.0
+            continue
+        if alpha < 1:
+            if at + 2 > words.size:
+                return i, used, spare
+            scale = (1 - _double(words[at], words[at + 1])) ** (1 / alpha)
+            at += 2
+            alpha += 1
+        d = alpha - 1 / 3
+        c = 1 / math.sqrt(9 * d)
+        while True:
+            if at + 6 > words.size:
+                return i, used, spare
+            if left == left:
+                x, left = left, np.nan
+            else:
+                angle = 2.0 * math.pi * _double(words[at], words[at + 1])
+                radius = math.sqrt(-2.0 * math.log1p(-_double(words[at + 2], words[at + 3])))
+                x, left = radius * math.cos(angle), radius * math.sin(angle)
+                at += 4
+            y = 1 + c * x
+            if y <= 0:
+                continue
+            v, u = y * y * y, 1 - _double(words[at], words[at + 1])
+            at += 2
+            if u < 1 - 0.0331 * x**4 or math.log(u) < 0.5 * x * x + d * (1 - v + math.log(v)):
+                break
+        out[i] = scale * d * v
+        used, spare = at, left
+    return alphas.size, used, spare
+
+
+@exact
+def poissons(rates: Any, words: Any, spare: float, out: Any) -> Any:
+    """Poisson counts of these rates, by the methods of tensor/generator_sampling.py. As `gammas` otherwise."""
+    used = 0
+    for i in range(rates.size):
+        at, rate = used, rates[i]
+        if rate >= 10:
+            b = 0.931 + 2.53 * math.sqrt(rate)
+            a = -0.059 + 0.02483 * b
+            inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
+            accept_at_once = 0.9277 - 3.6224 / (b - 2)
+            while True:
+                if at + 4 > words.size:
+                    return i, used, spare
+                u, v = _double(words[at], words[at + 1]) - 0.5, _double(words[at + 2], words[at + 3])
+                at += 4
+                distance = 0.5 - abs(u)
+                if distance == 0:
+                    continue
+                k = math.floor((2 * a / distance + b) * u + rate + 0.43)
+                if distance >= 0.07 and v <= accept_at_once:
+                    break
+                if k < 0 or (distance < 0.013 and v > distance):
+                    continue
+                density = k * math.log(rate) - rate - math.lgamma(k + 1)
+                if v == 0 or math.log(v * inverse_alpha / (a / distance**2 + b)) <= density:
+                    break
+            out[i] = k
+        elif rate == 0:
+            out[i] = 0.0
+        else:
+            count, product, least = -1, 1.0, math.exp(-rate)
+            while product > least:
+                if at + 2 > words.size:
+                    return i, used, spare
+                product *= _double(words[at], words[at + 1])
+                at += 2
+                count += 1
+            out[i] = count
+        used = at
+    return rates.size, used, spare
+
+
+@rounded
+def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, y: Any, normal: Any, scale: Any) -> None:
+    rows, width = x.shape
+    share = ONE / F(width)
+    for i in range(rows):
+        total = ZERO
+        for k in range(width):
+            total += x[i, k]
+        mean = total * share
+        square = ZERO
+        for k in range(width):
+            d = x[i, k] - mean
+            square += d * d
+        r = ONE / np.sqrt(square * share + eps)
+        scale[i, 0] = r
+        for k in range(width):
+            n = (x[i, k] - mean) * r
+            normal[i, k] = n
+            y[i, k] = n * weight[k] + bias[k]
+
+
+@rounded
+def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any, dx: Any, dw: Any, db: Any) -> None:
+    rows, width = g.shape
+    share = ONE / F(width)
+    dw[:] = ZERO
+    db[:] = ZERO
+    for i in range(rows):
+        first = ZERO
+        second = ZERO
+        for k in range(width):
+            n = normal[i, k]
+            d = g[i, k]
+            dw[k] += d * n
+            db[k] += d
+            h = d * weight[k]
+            first += h
+            second += h * n
+        first *= share
+        second *= share
+        r = scale[i, 0]
+        for k in range(width):
+            dx[i, k] = r * (g[i, k] * weight[k] - first - normal[i, k] * second)

@@ -1,0 +1,121 @@
+"""Loops compiled by numba against PyTorch and against the plain bodies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ringgrad as rg
+from ringgrad.tensor.backend.cpu import looped
+from ringgrad.tensor.ops import faster as door
+
+pytest.importorskip("numba")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops from the first element on."""
+    monkeypatch.setattr(looped, "WORTH", -1.0)
+    monkeypatch.setattr(looped, "LARGE", 0)
+    monkeypatch.setattr(door, "_bodies", looped.BODIES)
+
+
+def seeded(module: Any) -> None:
+    module.manual_seed(11)
+    module.randn(1)  # leaves a normal number over
+
+
+def assert_same_place(torch: Any) -> None:
+    """Both generators are at the same word, with the same normal number left over."""
+    np.testing.assert_allclose(rg.randn(1).item(), torch.randn(1).item(), rtol=1e-6)
+    assert rg.rand(1).item() == torch.rand(1).item()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 1023, 70000])
+def test_permutations_are_pytorchs(n: int) -> None:
+    torch = pytest.importorskip("torch")
+    seeded(torch), seeded(rg)
+    assert rg.randperm(n).tolist() == torch.randperm(n).tolist()
+    assert_same_place(torch)
+
+
+@pytest.mark.parametrize("alpha", [0.03, 0.9, 40.0])
+@pytest.mark.parametrize("shape", [(0,), (7,), (130, 150)])
+def test_gamma_numbers_are_pytorchs(alpha: float, shape: Any) -> None:
+    torch = pytest.importorskip("torch")
+    seeded(torch), seeded(rg)
+    shapes = np.random.default_rng(1).uniform(alpha, 2 * alpha, shape).astype(np.float32)
+    want = torch.distributions.Gamma(torch.tensor(shapes), torch.ones(shape)).sample().numpy()
+    got = rg.distributions.Gamma(rg.tensor(shapes), rg.ones(shape)).sample().numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert_same_place(torch)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.2, 9.0, 11.0, 3e4])
+def test_poisson_counts_are_pytorchs(rate: float) -> None:
+    torch = pytest.importorskip("torch")
+    seeded(torch), seeded(rg)
+    rates = np.random.default_rng(2).uniform(rate, 2 * rate, (150, 150)).astype(np.float32)
+    assert (rg.poisson(rg.tensor(rates)).numpy() == torch.poisson(torch.tensor(rates)).numpy()).all()
+    assert_same_place(torch)
+
+
+def test_a_number_that_wants_more_words_than_were_guessed_gets_them() -> None:
+    from ringgrad.tensor.generator import Generator
+    from ringgrad.tensor.generator_sampling import by_loop
+
+    def greedy(parameters: Any, words: Any, spare: float, out: Any) -> tuple[int, int, float]:
+        if words.size < 1000:
+            return 0, 0, spare
+        out[0] = words[999]
+        return 1, 1000, spare
+
+    drawn = by_loop(Generator().manual_seed(3), greedy, np.ones(2), words=1)
+    assert drawn.tolist() == Generator().manual_seed(3).words(2000)[[999, 1999]].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
+@pytest.mark.parametrize("name", ["cummax", "cummin"])
+def test_running_extremes_are_pytorchs(name: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = (np.random.default_rng(0).standard_normal((5, 40, 9)) * 9).round()  # with ties
+    if dtype[0] == "f":
+        x[2, 11], x[3, 4, 5:], x[0, 0, 0] = np.nan, np.nan, -np.inf
+    x = x.astype(dtype)
+    for dim in range(3):
+        for view in (x, x[:, ::2], x.transpose(2, 1, 0)):
+            values, places = getattr(torch, name)(torch.tensor(view), dim)
+            ours = getattr(rg, name)(rg.from_numpy(view), dim)
+            assert (ours.indices.numpy() == places.numpy()).all()
+            np.testing.assert_array_equal(ours.values.numpy(), values.numpy())
+
+
+@pytest.mark.parametrize("affine", [(), ("weight",), ("weight", "bias")])
+def test_layer_norm_agrees_with_the_plain_body(affine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, g = (rng.standard_normal((40, 65)).astype(np.float32) + 1 for _ in range(2))
+    x[3, 4] = np.nan
+
+    def compute() -> list[Any]:
+        given = {name: rg.tensor(x[k], requires_grad=True) for k, name in enumerate(affine)}
+        t = rg.tensor(x, requires_grad=True)
+        y = rg.nn.functional.layer_norm(t, (65,), **given)
+        y.backward(rg.tensor(g))
+        return [y.detach(), t.grad, *(p.grad for p in given.values())]
+
+    compiled = compute()
+    monkeypatch.setattr(door, "_bodies", {})
+    for a, b in zip(compiled, compute(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_a_short_script_does_not_wait_for_a_compiler() -> None:
+    code = (
+        "import sys, ringgrad as rg; rg.randperm(1000); rg.randn(9, 9).cummax(1); rg.poisson(rg.ones(99));"
+        "rg.nn.functional.layer_norm(rg.ones(4, 8), (8,)); assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
