@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..autograd.engine import array_namespace
 from ..launch.environment import settle
 from . import failure
-from .bootstrap import open_transport, place
+from .bootstrap import meet_through, open_transport, place
 from .group import DEFAULT_TIMEOUT, Group
 from .reduction import ReduceOp
 from .work import Work
+
+if TYPE_CHECKING:
+    from .store import Store
 
 __all__ = [
     "ReduceOp",
@@ -102,7 +105,7 @@ def init_process_group(
     timeout: Any = None,
     world_size: int = -1,
     rank: int = -1,
-    store: None = None,
+    store: Store | None = None,
     group_name: str = "",
     pg_options: None = None,
     device_id: Any = None,
@@ -112,7 +115,8 @@ def init_process_group(
     Finds its place under mpirun, srun, ringrun and torchrun by itself. backend: None (choose), "shm" or
     "mpi"; the variable RINGGRAD_TRANSPORT overrules it. PyTorch's names ("gloo", "nccl") mean None. timeout:
     seconds or a timedelta that a rank may be late for a collective (default 600 s); a dead one is noticed
-    within a second. group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
+    within a second. store: where the workers of one host, with rank and
+    world_size given, meet. group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
 
     Raises RuntimeError when called twice or when launcher and MPI library do not match, ImportError naming
     the extra to install, ValueError for contradicting arguments, CollectiveTimeout naming ranks that do not
@@ -124,9 +128,7 @@ def init_process_group(
             "[init_process_group] must be called once; call destroy_process_group before another time"
         )
     if store is not None:
-        raise ValueError(
-            "[init_process_group] store must be None: workers meet through init_method or the launcher"
-        )
+        init_method = meet_through(store, rank, init_method)
     limit = seconds(timeout)
     here = place(init_method, rank, world_size)
     settle(here)
@@ -170,7 +172,7 @@ def seconds(timeout: Any) -> float | None:
     """A number or timedelta as seconds; None stays None. Raises ValueError unless positive."""
     if timeout is None:
         return None
-    limit = float(timeout.totalseconds() if hasattr(timeout, "total_seconds") else timeout)
+    limit = float(timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout)
     if not limit > 0:
         raise ValueError(f"[init_process_group] timeout must be positive, got {timeout!r}")
     return limit

@@ -69,20 +69,10 @@ def join_tcp(here: Environment, init_method: str | None, join: float) -> TcpTran
             "this host itself: give another name or the number with --master-addr or MASTER_ADDR"
         )
     deadline = time.monotonic() + join
-    token, directory = os.environ.get("RINGGRAD_TOKEN", "").strip(), None
-    if token and len(token) < LEAST_TOKEN:
-        raise RuntimeError(
-            f"[init_process_group] RINGGRAD_TOKEN must have at least {LEAST_TOKEN} characters, it has "
-            f"{len(token)}\n{_TOKEN_ADVICE}"
-        )
-    if not token:
-        if not loopback:
-            raise RuntimeError(
-                f"[init_process_group] workers that listen on {address} need a secret, as anyone who reaches "
-                f"the port could join the job otherwise; RINGGRAD_TOKEN is not set\n{_TOKEN_ADVICE}"
-            )
+    token, directory = token_for(address), None
+    if token is None:
         directory = meeting_place(here, init_method)
-        token = _shared_secret(directory, here.rank, deadline)
+        token = shared_secret(directory, here.rank, deadline)
     transport = TcpTransport(
         address,
         port,
@@ -99,6 +89,26 @@ def join_tcp(here: Environment, init_method: str | None, join: float) -> TcpTran
         os.unlink(os.path.join(directory, "secret"))
         os.rmdir(directory)
     return transport
+
+
+def token_for(address: str, who: str = "init_process_group") -> str | None:
+    """The job's secret, for whoever listens on `address` or dials it; None on loopback where none is set.
+
+    Raises RuntimeError for one that is too short, and without one for an address that other hosts reach.
+    """
+    from .transport.tcp import is_loopback, resolve
+
+    token = os.environ.get("RINGGRAD_TOKEN", "").strip()
+    if token and len(token) < LEAST_TOKEN:
+        raise RuntimeError(
+            f"[{who}] RINGGRAD_TOKEN must have at least {LEAST_TOKEN} characters, it has {len(token)}\n{_TOKEN_ADVICE}"
+        )
+    if not token and not is_loopback(resolve(address, 0)[1][0]):
+        raise RuntimeError(
+            f"[{who}] workers that listen on {address} need a secret, as anyone who reaches the port could join the "
+            f"job otherwise; RINGGRAD_TOKEN is not set\n{_TOKEN_ADVICE}"
+        )
+    return token or None
 
 
 _TOKEN_ADVICE = """\
@@ -136,7 +146,7 @@ def _restarts() -> int:
     return int(count) if count.isdigit() else 0
 
 
-def _shared_secret(directory: str, rank: int, deadline: float) -> str:
+def shared_secret(directory: str, rank: int, deadline: float) -> str:
     """A secret that rank 0 leaves for its neighbours in a directory that only this user can enter."""
     from .transport.mesh import private_directory
 

@@ -150,7 +150,7 @@ def test_before_init_the_error_says_what_to_call() -> None:
             {"rank": 0, "world_size": 2, "init_method": "http://x"},
             "init_method must be env://, tcp://host:port",
         ),
-        ({"store": object()}, "store must be None"),
+        ({"store": object()}, "store goes with rank and world_size"),
     ],
 )
 def test_bad_arguments(alone: pytest.MonkeyPatch, arguments: dict, text: str) -> None:
