@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..autograd.engine import Variable, as_array, wrap
 from . import functions as f
+from .checks import refuse
+from .checks import tensors as check_tensors
 from .creation import finish
 from .dtypes import I64, to_numpy
 from .functions import _dims
@@ -32,6 +35,8 @@ def _listed(tensors: tuple[Any, ...]) -> Sequence[Any]:
 
 def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     """A view with some dimensions at other places, the rest in their order."""
+    if source is None or destination is None:
+        raise TypeError(f"[movedim] dimensions must be ints, came {source} and {destination}")
     n = input.ndim
     from_, to = axes_of("movedim", source, n), axes_of("movedim", destination, n)
     if len(from_) != len(to):
@@ -48,6 +53,9 @@ moveaxis = movedim
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned `k` times by 90 degrees in the plane of two dimensions, from the first to the second."""
+    if input.ndim < 2:
+        raise RuntimeError(f"[rot90] the input must have at least 2 dimensions, came {list(input.shape)}")
+    k = whole(k)
     a, b = (axis_of("rot90", d, input.ndim) for d in dims)
     if a == b:
         raise RuntimeError(f"[rot90] needs two distinct dimensions, came {list(dims)}")
@@ -81,6 +89,10 @@ def ravel(input: Tensor) -> Tensor:
 
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions exchanged, complex numbers conjugated."""
+    if not input.ndim:
+        return input
+    if input.ndim == 1:
+        raise RuntimeError(f"[adjoint] must be matrices, came shape {list(input.shape)}")
     turned = _s.transpose(input, dim0=-2, dim1=-1)
     return turned.conj() if input.is_complex() else turned
 
@@ -120,7 +132,7 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joined one below the other, vectors as rows."""
-    return f.cat(atleast_2d(list(tensors)), 0)
+    return f.cat(atleast_2d(_some("vstack", tensors)), 0)
 
 
 row_stack = vstack
@@ -128,7 +140,13 @@ row_stack = vstack
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joined along the third dimension."""
-    return f.cat(atleast_3d(list(tensors)), 2)
+    return f.cat(atleast_3d(_some("dstack", tensors)), 2)
+
+
+def _some(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    if tensors is not None and not tensors:
+        raise RuntimeError(f"[{name}] at least one tensor must be given, came none")
+    return list(tensors)
 
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -237,6 +255,9 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
 def cartesian_prod(*tensors: Tensor) -> Tensor:
     """All combinations of elements of the vectors, one row each."""
     parts = _listed(tensors)
+    check_tensors("cartesian_prod", *parts)
+    if any(part.ndim != 1 for part in parts):
+        raise RuntimeError(f"[cartesian_prod] must be vectors, came shapes {[list(p.shape) for p in parts]}")
     if len(parts) == 1:
         return parts[0]
     return _s.stack(*[_s.reshape(g, shape=(-1,)) for g in meshgrid(*parts, indexing="ij")], dim=1)
@@ -258,8 +279,9 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The last dimension on the diagonal of new matrices."""
-    n, ndim = input.shape[-1] + abs(offset), input.ndim + 1
+    ndim = input.ndim + 1
     a, b = axis_of("diag_embed", dim1, ndim), axis_of("diag_embed", dim2, ndim)
+    n = input.shape[-1] + abs(offset)
     if a == b:
         raise RuntimeError(f"[diag_embed] needs two distinct dimensions, came {dim1} and {dim2}")
     rest = iter(input.array.shape[:-1])
@@ -281,6 +303,7 @@ def diagflat(input: Tensor, offset: int = 0) -> Tensor:
 
 def trace(input: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix."""
+    refuse("trace", "b", input)
     if input.ndim != 2:
         raise RuntimeError(f"[trace] must be a matrix, came shape {list(input.shape)}")
     return f.diagonal(input).sum()
@@ -322,9 +345,12 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """Columns of powers of a vector."""
+    if x.ndim != 1:
+        raise RuntimeError(f"[vander] must be a vector, came shape {list(x.shape)}")
     n = x.shape[-1] if N is None else N
     powers = np.arange(n) if increasing else np.arange(n)[::-1]
-    return _p.pow(_s.unsqueeze(x, dim=-1), wrap(powers.astype(x.array.dtype)))
+    kind = x.array.dtype if x.array.dtype != bool else powers.dtype
+    return _p.pow(_s.unsqueeze(x, dim=-1), wrap(powers.astype(kind)))
 
 
 # ---- views by strides

@@ -216,6 +216,8 @@ def ones_like(
 def full_like(
     input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Any:
+    if fill_value is None:
+        raise TypeError("[full_like] the fill value must be a number, came None")
     return _made(_alike("full_like", input, device, fill_value, _like(input, dtype)), requires_grad)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..autograd.engine import Variable, as_array, wrap
 from . import functions as f
+from .checks import one_dtype, refuse, tensors
 from .dtypes import F64, category
 from .functions import Number
 from .ops import complex as _c
@@ -23,16 +25,21 @@ acosh = arccosh = _e.acosh
 atanh = arctanh = _e.atanh
 deg2rad, rad2deg, signbit, sinc = _e.deg2rad, _e.rad2deg, _e.signbit, _e.sinc
 isposinf, isneginf, isreal = _e.isposinf, _e.isneginf, _e.isreal
-fmax, fmin, hypot, copysign, heaviside, nextafter = (
+fmax, fmin, hypot, copysign, nextafter = (
     _e.fmax,
     _e.fmin,
     _e.hypot,
     _e.copysign,
-    _e.heaviside,
     _e.nextafter,
 )
 gcd, lcm, logaddexp, logaddexp2, xlogy = _e.gcd, _e.lcm, _e.logaddexp, _e.logaddexp2, _e.xlogy
 sgn, angle = _c.sgn, _c.angle
+
+
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 for negative elements, 1 for positive ones, `values` at 0."""
+    one_dtype("heaviside", input, values)
+    return _e.heaviside(input, values)
 
 
 def frac(input: Tensor) -> Tensor:
@@ -58,34 +65,48 @@ def nan_to_num(
 
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(input / (1 - input)), of the input clamped into [eps, 1 - eps]."""
+    tensors("logit", input)
     return _e.logit(input, eps=eps)
 
 
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """max(input, min)."""
+    if min is None:
+        raise TypeError("[clamp_min] min must be a number or a Tensor, came None")
     return f.clamp(input, min)
 
 
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """min(input, max)."""
+    if max is None:
+        raise TypeError("[clamp_max] max must be a number or a Tensor, came None")
     return f.clamp(input, None, max)
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:
     """input to the power of exponent, in float64."""
-    wide = [_p.cast(t, dtype=F64) if isinstance(t, Variable) else t for t in (input, exponent)]
+    for value in (input, exponent):
+        if not isinstance(value, Variable | int | float | builtins.complex):
+            raise TypeError(
+                f"[float_power] must be called with Tensors or numbers, came {type(value).__name__}"
+            )
+    complex_ones = [t for t in (input, exponent) if category(as_array(getattr(t, "array", t)).dtype) == 3]
+    wide_type = np.dtype("complex128") if complex_ones else F64
+    wide = [_p.cast(t, dtype=wide_type) if isinstance(t, Variable) else t for t in (input, exponent)]
     if not isinstance(wide[0], Variable):
-        wide[0] = wrap(as_array(wide[0], F64))
+        wide[0] = wrap(as_array(wide[0], wide_type))
     return _p.pow(*wide)
 
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other."""
+    refuse("ldexp", "b", other)
     return _p.mul(input, _p.exp2(other))
 
 
 def frexp(input: Tensor) -> tuple[Tensor, Tensor]:
     """Mantissas in [0.5, 1) and integer exponents of 2."""
+    refuse("frexp", "biuc", input)
     mantissa, exponent = np.frexp(input.array)
     return wrap(as_array(mantissa)), wrap(as_array(exponent))
 
@@ -97,6 +118,8 @@ def rsub(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
 
 def fill(input: Tensor, value: Any) -> Tensor:
     """A tensor like `input` with one value everywhere."""
+    if value is None:
+        raise TypeError("[fill] the value must be a number, came None")
     return input.clone().fill_(value)
 
 
@@ -120,18 +143,29 @@ def _scaled_sum(input: Tensor, product: Tensor, beta: Number, alpha: Number) -> 
     return _p.add(input if beta == 1 else _p.mul(input, beta), product)
 
 
+def _products_fit(name: str, dims: int, input: Tensor, a: Tensor, b: Tensor) -> None:
+    one_dtype(name, input, a, b)
+    if input.ndim > dims:
+        raise RuntimeError(
+            f"[{name}] the input must have at most {dims} dimensions, came {list(input.shape)}"
+        )
+
+
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2)."""
+    _products_fit("baddbmm", 3, input, batch1, batch2)
     return _scaled_sum(input, f.bmm(batch1, batch2), beta, alpha)
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * the sum of all matrix products of two batches."""
+    _products_fit("addbmm", 2, input, batch1, batch2)
     return _scaled_sum(input, f.sum(f.bmm(batch1, batch2), 0), beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec)."""
+    _products_fit("addmv", 1, input, mat, vec)
     return _scaled_sum(input, f.mv(mat, vec), beta, alpha)
 
 
@@ -147,6 +181,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products over the last dimension of both."""
     if not input.ndim or not other.ndim:
         return _p.mul(input, other)
+    one_dtype("inner", input, other)
     from .products import tensordot
 
     return tensordot(input, other, ([input.ndim - 1], [other.ndim - 1]))
@@ -200,6 +235,7 @@ conj_physical = conj
 
 def resolve_conj(input: Tensor) -> Tensor:
     """The tensor itself: conjugates are computed at once here."""
+    tensors("resolve_conj", input)
     return input
 
 
@@ -213,6 +249,8 @@ def complex(real: Tensor, imag: Tensor) -> Tensor:
 
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """Complex numbers of given size and angle (radians)."""
+    refuse("polar", "biu", abs, angle)
+    one_dtype("polar", abs, angle)
     return _c.make_complex(_p.mul(abs, _p.cos(angle)), _p.mul(abs, _p.sin(angle)))
 
 

@@ -6,6 +6,7 @@ norm: where 1/n stands: "backward" (the default), "ortho" or "forward".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,14 +59,19 @@ def _resized(name: str, x: Any, d: int, n: int | None) -> Any:
 
 
 def _axes(name: str, x: Any, s: Any, dim: Any) -> tuple[tuple[int, ...], list[Any]]:
+    s = [s] if isinstance(s, int) else s
     if dim is None:
         axes = tuple(range(x.ndim)) if s is None else tuple(range(x.ndim - len(s), x.ndim))
     else:
+        if not x.ndim and dim:
+            raise IndexError(
+                f"[fft.{name}] the input must have the dimensions {list(dim)}, came a 0-d tensor"
+            )
         axes = axes_of(f"fft.{name}", dim, x.ndim)
     sizes = list(s) if s is not None else [None] * len(axes)
     if len(sizes) != len(axes):
         raise RuntimeError(f"[fft.{name}] s and dim must be of one length, came {s} and {dim}")
-    return axes, [None if n == -1 else n for n in sizes]
+    return axes, [None if n is None or n == -1 else whole(n) for n in sizes]
 
 
 def _full(name: str, x: Any, s: Any, dim: Any, norm: Any, forward: bool) -> Any:

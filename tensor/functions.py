@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from operator import index as whole
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from ..autograd.engine import Variable, array_namespace, as_array, read, wrap
 from ..autograd.op import tensor_ops
 from . import ops as _ops  # noqa: F401  (declares all ops)
+from .checks import one_dtype, tensors
 from .dtypes import BOOL, F32, F64, category, to_numpy
 from .ops import index as _index
 from .ops import linear as _linear
@@ -25,15 +28,29 @@ Number = bool | int | float | complex
 # ---- arithmetic
 
 
-def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
+def in_order(name: str, number: Any, *tensors: Any) -> tuple[Any, ...]:
+    """The arguments in PyTorch's older order (`add(x, alpha, y)`) as (tensors..., number)."""
+    if not isinstance(number, Number | np.generic) or not isinstance(tensors[-1], Variable | Number):
+        raise TypeError(f"[{name}] too many positional arguments: alpha and value are keywords")
+    warnings.warn(
+        f"[{name}] the number is a keyword now (alpha=, value=), it came before a tensor", stacklevel=3
+    )
+    return (*tensors, number)
+
+
+def add(input: Any, other: Any, older: Any = None, *, alpha: Number = 1) -> Tensor:
     """input + alpha * other, broadcast."""
+    if older is not None:
+        other, alpha = in_order("add", other, older)
     return _p.add(
         input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha
     )
 
 
-def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
+def sub(input: Any, other: Any, older: Any = None, *, alpha: Number = 1) -> Tensor:
     """input - alpha * other, broadcast."""
+    if older is not None:
+        other, alpha = in_order("sub", other, older)
     return _p.sub(
         input, other if alpha == 1 else _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha
     )
@@ -92,6 +109,7 @@ not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """To the nearest integer, halves to even."""
+    tensors("round", input)
     return _p.round(input, decimals=decimals)
 
 
@@ -105,6 +123,8 @@ clip = clamp
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """A copy with `value` where `mask` is True; the mask broadcasts."""
+    if value is None:
+        raise TypeError("[masked_fill] the value must be a number, came None")
     return _p.masked_fill(input, mask, value)
 
 
@@ -117,17 +137,22 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input)."""
+    one_dtype("lerp", input, end, weight)
     return _p.add(input, _p.mul(_p.sub(end, input), weight))
 
 
-def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+def addcmul(input: Tensor, tensor1: Any, tensor2: Any, older: Any = None, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
+    if older is not None:
+        tensor1, tensor2, value = in_order("addcmul", tensor1, tensor2, older)
     product = _p.mul(tensor1, tensor2)
     return _p.add(input, product if value == 1 else _p.mul(product, value))
 
 
-def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Number = 1) -> Tensor:
+def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, older: Any = None, *, value: Number = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
+    if older is not None:
+        tensor1, tensor2, value = in_order("addcdiv", tensor1, tensor2, older)
     quotient = _p.div(tensor1, tensor2)
     return _p.add(input, quotient if value == 1 else _p.mul(quotient, value))
 
@@ -201,6 +226,9 @@ def var(
 ) -> Tensor:
     """Variance over `dim`, divided by n - correction."""
     dim, correction = _correction(dim, unbiased, correction)
+    if input.array.dtype.kind == "c":
+        parts = (tensor_ops[part](input) for part in ("real", "imag"))
+        return _p.add(*(_r.var(part, dim=dim, correction=correction, keepdim=keepdim) for part in parts))
     return _r.var(input, dim=dim, correction=correction, keepdim=keepdim)
 
 
@@ -214,6 +242,8 @@ def std(
 ) -> Tensor:
     """Standard deviation over `dim` (see var)."""
     dim, correction = _correction(dim, unbiased, correction)
+    if input.array.dtype.kind == "c":
+        return _p.sqrt(var(input, dim, keepdim=keepdim, correction=correction))
     return _r.std(input, dim=dim, correction=correction, keepdim=keepdim)
 
 
@@ -358,6 +388,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions from `start_dim` to `end_dim` joined into one."""
     n = input.ndim
     if n == 0:
+        _s.axis_of("flatten", start_dim, 0), _s.axis_of("flatten", end_dim, 0)
         return _s.reshape(input, shape=(1,))
     a, b = _s.axis_of("flatten", start_dim, n), _s.axis_of("flatten", end_dim, n)
     if a > b:
@@ -376,11 +407,18 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     """A view of `length` elements along `dim`."""
-    return _s.narrow(input, dim=dim, start=int(start), length=length)
+    return _s.narrow(
+        input,
+        dim=dim,
+        start=int(start) if isinstance(start, Variable) else whole(start),
+        length=whole(length),
+    )
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """A view at one position of `dim`, without that dimension."""
+    if index is None:
+        raise TypeError("[select] the index must be an int, came None")
     d = _s.axis_of("select", dim, input.ndim)
     return input[(slice(None),) * d + (index,)]
 
@@ -395,7 +433,9 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if chunks < 1:
         raise RuntimeError(f"[chunk] the number of chunks must be positive, came {chunks}")
     n = input.shape[_s.axis_of("chunk", dim, input.ndim)]
-    return _s.split(input, sizes=-(-n // chunks) or 1, dim=dim)
+    if not n:
+        return tuple(input.view(input.shape) for _ in range(chunks))
+    return _s.split(input, sizes=-(-n // chunks), dim=dim)
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
@@ -423,17 +463,18 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
 
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Elements moved along `dims`, what leaves at the end comes in at the front."""
+    tensors("roll", input)
     return _s.roll(input, shifts=shifts, dims=dims)
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """A copy with zeros above a diagonal."""
-    return _s.tril(input, diagonal=diagonal)
+    return _s.tril(input, diagonal=whole(diagonal))
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """A copy with zeros below a diagonal."""
-    return _s.triu(input, diagonal=diagonal)
+    return _s.triu(input, diagonal=whole(diagonal))
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
@@ -461,6 +502,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """A 1-d tensor of the elements at which the mask is True."""
+    if mask.array.dtype != BOOL:
+        raise RuntimeError(f"[masked_select] the mask must be bool, came {mask.dtype}")
     shape = np.broadcast_shapes(input.array.shape, mask.array.shape)
     return broadcast_to(input, shape)[broadcast_to(mask, shape)]
 
@@ -530,6 +573,9 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
+    one_dtype("addmm", input, mat1, mat2)
+    if input.ndim > 2:
+        raise RuntimeError(f"[addmm] the input must have at most 2 dimensions, came {list(input.shape)}")
     product = mm(mat1, mat2)
     return _p.add(
         input if beta == 1 else _p.mul(input, beta), product if alpha == 1 else _p.mul(product, alpha)
@@ -549,6 +595,7 @@ def isclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Tensor:
     """|input - other| <= atol + rtol * |other|, element by element."""
+    one_dtype("isclose", input, other)
     return wrap(as_array(np.isclose(input.array, other.array, rtol, atol, equal_nan)))
 
 
@@ -556,6 +603,7 @@ def allclose(
     input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
     """Whether `isclose` holds for all elements."""
+    one_dtype("allclose", input, other)
     read(input, "allclose()")
     return bool(np.allclose(input.array.astype(F64), other.array.astype(F64), rtol, atol, equal_nan))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import Parameter, signature
 from types import FunctionType
 from typing import Any
+
+import numpy as np
 
 from ..autograd.engine import Variable
 from ..autograd.op import describe
@@ -49,8 +52,11 @@ def public(function: Callable[..., Any], axis: bool = False, out: bool = False) 
             target = kw.pop("out", None) if out else None
             found = function(*args, **kw)
             return found if target is None else _written(target, found)
-        except FOREIGN as error:
-            if str(error)[:1] == "[":
+        except (RuntimeError, *FOREIGN) as error:
+            wrong = misfit(call.__name__, function, args, kw)
+            if wrong is not None and not isinstance(error, TypeError | NotImplementedError):
+                raise wrong from error
+            if str(error)[:1] == "[" or isinstance(error, RuntimeError):
                 raise
             raise explained(call.__name__, args, kw, error) from error
 
@@ -70,6 +76,37 @@ def face(own: dict[str, Any], leave: str = "") -> None:
         ):
             made = own[name] = public(function)
             made.__module__ = own["__name__"]  # where pickle finds it
+
+
+VAR_POSITIONAL = Parameter.VAR_POSITIONAL
+
+# What a parameter takes, by the words of its annotation. Others are not looked at.
+TAKEN: dict[str, tuple[Any, ...]] = {
+    "int": (int, np.integer, Variable),
+    "float": (bool, int, float, np.number, Variable),
+    "Number": (bool, int, float, complex, np.number, Variable),
+    "bool": (bool, int, np.bool_, Variable),
+    "Tensor": (Variable,),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+def misfit(name: str, function: Callable[..., Any], args: Any, kw: Any) -> TypeError | None:
+    """The error of a call that failed because an argument is of no type that its parameter takes, if that is so."""
+    try:
+        given = signature(function).bind(*args, **kw)
+    except (TypeError, ValueError):
+        return None
+    for parameter, value in given.arguments.items():
+        hint = given.signature.parameters[parameter].annotation
+        if given.signature.parameters[parameter].kind is VAR_POSITIONAL:
+            continue
+        words = hint.split(" | ") if isinstance(hint, str) else ()
+        known = words and all(word in TAKEN for word in words)
+        if known and not any(isinstance(value, TAKEN[word]) for word in words):
+            return TypeError(f"[{name}] argument {parameter} must be {hint}, came {_described(value)}")
+    return None
 
 
 def explained(name: str, args: Any, kw: Any, error: Exception) -> Exception:

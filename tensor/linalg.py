@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from operator import index as whole
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..autograd.engine import as_array, wrap
 from . import functions as f
-from .arranging import vander as vander
+from .checks import one_dtype, refuse
 from .dtypes import category
 from .elementwise import conj
 from .ops import linalg as _l
@@ -118,8 +119,14 @@ def _tolerance(A: Any, atol: Any, rtol: Any) -> float:
     return float(rtol)
 
 
-def pinv(A: Tensor, *, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Tensor:
-    """The pseudo-inverse (Moore-Penrose); singular values below max(atol, rtol * largest) count as 0."""
+def pinv(
+    A: Tensor, rcond: Any = None, *, atol: Any = None, rtol: Any = None, hermitian: bool = False
+) -> Tensor:
+    """The pseudo-inverse (Moore-Penrose); singular values below max(atol, rtol * largest) count as 0.
+
+    rcond is PyTorch's older name of rtol.
+    """
+    rtol = rcond if rtol is None else rtol
     limit = _tolerance(A, atol, rtol)
     if atol is not None and A.array.size:
         limit = max(limit, float(atol) / max(float(np.linalg.norm(A.array, 2)), 1e-300))
@@ -133,6 +140,10 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
 
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LeastSquares:
     """X that makes |A X - B| smallest, with residuals, rank and singular values."""
+    if B.ndim not in (A.ndim, A.ndim - 1):
+        raise RuntimeError(
+            f"[linalg.lstsq] B must have A's dimensions or one less, came {list(A.shape)} and {list(B.shape)}"
+        )
     vector = B.ndim == A.ndim - 1
     right = _s.unsqueeze(B, dim=-1) if vector else B
     limit = _tolerance(A, None, rcond)
@@ -235,6 +246,7 @@ def matrix_exp(A: Tensor) -> Tensor:
 
 def matrix_power(A: Tensor, n: int) -> Tensor:
     """The n-th power of square matrices; negative powers by the inverse."""
+    n = whole(n)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         _l.checked("linalg.matrix_power", A)
     if n < 0:
@@ -279,6 +291,11 @@ def matrix_norm(
     A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
     """The norm of matrices: "fro", "nuc", or ord of 1, -1, 2, -2, inf, -inf."""
+    refuse("linalg.matrix_norm", "biu", A)
+    if A.ndim < 2:
+        raise RuntimeError(f"[linalg.matrix_norm] must have at least 2 dimensions, came {list(A.shape)}")
+    if isinstance(ord, str) and ord not in ("fro", "nuc"):
+        raise RuntimeError(f"[linalg.matrix_norm] ord must be 'fro', 'nuc' or a number, came {ord!r}")
     A = A if dtype is None else f.cast(A, dtype)
     d = (axis_of("linalg.matrix_norm", dim[0], A.ndim), axis_of("linalg.matrix_norm", dim[1], A.ndim))
     if ord == "fro":
@@ -296,6 +313,8 @@ def matrix_norm(
 def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """A matrix norm over two dimensions where `ord` names one, else a vector norm."""
     pair = isinstance(dim, tuple | list) and len(dim) == 2
+    if ord is not None and dim is None and A.ndim not in (1, 2):
+        raise RuntimeError(f"[linalg.norm] ord without dim is for vectors and matrices, came {list(A.shape)}")
     if ord is not None and (pair or (dim is None and A.ndim == 2)):
         return matrix_norm(A, ord, dim if pair else (-2, -1), keepdim, dtype=dtype)
     if isinstance(ord, str):
@@ -316,6 +335,7 @@ def matrix_rank(
     A: Tensor, tol: Any = None, *, atol: Any = None, rtol: Any = None, hermitian: bool = False
 ) -> Tensor:
     """How many singular values are above max(atol, rtol * largest)."""
+    refuse("linalg.matrix_rank", "biu", A)
     values = np.abs(np.linalg.eigvalsh(A.array)) if hermitian else np.linalg.svd(A.array, compute_uv=False)
     top = values.max(axis=-1, keepdims=True, initial=0)
     absolute = 0.0 if tol is None and atol is None else float(tol if atol is None else atol)
@@ -328,6 +348,8 @@ def matrix_rank(
 
 def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     """Inner products along a dimension, the first vector conjugated."""
+    refuse("linalg.vecdot", "biu", x, y)
+    one_dtype("linalg.vecdot", x, y)
     return f.sum(_p.mul(conj(x), y), dim)
 
 
@@ -361,8 +383,19 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
     return _s.reshape(X, shape=shape)
 
 
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
+    """Rows 1, x, x^2 ... x^(N - 1) of the elements of vectors [..., n]; N is n unless named."""
+    refuse("linalg.vander", "b", x)
+    n = x.shape[-1] if N is None else N
+    if n <= 1:
+        raise RuntimeError(f"[linalg.vander] N must be larger than 1, came {n}")
+    return _p.pow(_s.unsqueeze(x, dim=-1), wrap(np.arange(n).astype(x.array.dtype)))
+
+
 def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """The inverse under tensordot(A, B, ind)."""
+    if not 0 < ind <= A.ndim:
+        raise RuntimeError(f"[linalg.tensorinv] ind must be in [1, {A.ndim}], came {ind}")
     first, last = A.array.shape[:ind], A.array.shape[ind:]
     return _s.reshape(inv(_s.reshape(A, shape=(math.prod(first), -1))), shape=(*last, *first))
 

@@ -14,6 +14,7 @@ from ..autograd.op import Op, tensor_ops
 from . import arranging, elementwise, scattering, sorting, statistics
 from . import device as devices
 from . import functions as f
+from .dtypes import category
 from .keywords import SPELLED, public
 from .ops import elementwise as _e
 from .ops import pointwise as _p
@@ -53,7 +54,12 @@ def overwritten(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function made of several ops as a method that overwrites the tensor with its result."""
 
     def method(self: Any, *args: Any, **kw: Any) -> Any:
-        return self.copy_(function(self.clone(), *args, **kw))
+        found = function(self.clone(), *args, **kw)
+        if category(found.array.dtype) > category(self.array.dtype):
+            raise RuntimeError(
+                f"[{function.__name__}_] the result's type {found.dtype} cannot be cast to the tensor's {self.dtype}"
+            )
+        return self.copy_(found)
 
     return method
 

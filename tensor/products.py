@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd.engine import Variable
 from . import functions as f
+from .checks import one_dtype
 from .ops import pointwise as _p
 from .ops import shape as _s
 from .ops.contract import contract
@@ -155,6 +156,7 @@ def _arranged(x: Any, labels: str, out: str, size: dict[str, int]) -> Any:
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
     """Sums of products over the last `dims` dimensions of a and the first of b, or over two lists of dimensions."""
+    one_dtype("tensordot", a, b)
     if isinstance(dims, Variable):
         dims = dims.tolist()
     if isinstance(dims, int):
@@ -189,6 +191,11 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The vector product along a dimension of size 3: the first such one unless named."""
+    one_dtype("cross", input, other)
+    if input.ndim != other.ndim:
+        raise RuntimeError(
+            f"[cross] both must have equally many dimensions, came {list(input.shape)} and {list(other.shape)}"
+        )
     a, b = input, other
     shape = np.broadcast_shapes(a.array.shape, b.array.shape)
     if dim is None:
@@ -239,4 +246,9 @@ def multi_dot(tensors: Sequence[Tensor], *, out: Any = None) -> Tensor:
 def chain_matmul(*matrices: Tensor) -> Tensor:
     """The product of matrices in the cheapest order."""
     parts = matrices[0] if len(matrices) == 1 and isinstance(matrices[0], tuple | list) else matrices
+    for m in parts:
+        if not isinstance(m, Variable):
+            raise TypeError(f"[chain_matmul] must be called with matrices, came {type(m).__name__}")
+        if m.ndim != 2:
+            raise RuntimeError(f"[chain_matmul] must be called with matrices, came shape {list(m.shape)}")
     return multi_dot(parts) if len(parts) > 1 else parts[0]

@@ -10,6 +10,7 @@ import numpy as np
 from ..autograd.engine import Variable, wrap
 from ..autograd.inplace import apply_inplace, assign, written
 from ..autograd.op import listeners
+from .checks import tensors
 from .dtypes import category
 from .ops import index as _index
 from .ops import scatter as _w
@@ -279,17 +280,29 @@ def slice_scatter(
     input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Tensor:
     """A copy with `src` at a slice of `dim`."""
+    tensors("slice_scatter", src)
     out = input.clone()
     d = axis_of("slice_scatter", dim, input.ndim)
-    assign(out, (slice(None),) * d + (slice(start, end, step),), src)
+    place = (slice(None),) * d + (slice(start, end, step),)
+    _fits("slice_scatter", src, out[place])
+    assign(out, place, src)
     return out
 
 
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A copy with `src` on a diagonal."""
+    tensors("diagonal_scatter", src)
     out = input.clone()
-    _s.diagonal(out, offset=offset, dim1=dim1, dim2=dim2).copy_(src)
+    _fits("diagonal_scatter", src, _s.diagonal(out, offset=offset, dim1=dim1, dim2=dim2)).copy_(src)
     return out
+
+
+def _fits(name: str, src: Tensor, part: Any) -> Any:
+    if src.shape != part.shape:
+        raise RuntimeError(
+            f"[{name}] src must have the shape {list(part.shape)} of its place, came {list(src.shape)}"
+        )
+    return part
 
 
 def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
@@ -314,6 +327,10 @@ def repeat_interleave(
     """Each element (or slice along `dim`) repeated; with counts alone, each position so often."""
     if repeats is None:
         return wrap(np.repeat(np.arange(input.array.size), input.array))
+    if not isinstance(repeats, Variable | int | list | tuple):
+        raise TypeError(
+            f"[repeat_interleave] repeats must be an int or a Tensor, came {type(repeats).__name__}"
+        )
     counts = repeats.array if isinstance(repeats, Variable) else np.asarray(repeats)
     if category(counts.dtype) != 1:
         raise RuntimeError(f"[repeat_interleave] repeats must be integers, came {counts.dtype.name}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from operator import index as whole
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..autograd.engine import Variable, as_array, wrap
+from .checks import refuse
 from .device import by_the_host
 from .dtypes import F32, F64, I64, category
 from .functions import Extreme
@@ -52,12 +55,12 @@ def msort(input: Tensor) -> Tensor:
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extreme:
     """(values, indices) of the `k` largest (or smallest) elements along `dim`, best first."""
-    return _read(input, dim, _o.argtopk(input, k=int(k), dim=dim, largest=largest))
+    return _read(input, dim, _o.argtopk(input, k=whole(k), dim=dim, largest=largest))
 
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Extreme:
     """(values, indices) of the k-th smallest element along `dim`, counted from 1."""
-    return _read_one(input, dim, _o.argkth(input, k=k, dim=dim), keepdim)
+    return _read_one(input, dim, _o.argkth(input, k=whole(k), dim=dim), keepdim)
 
 
 def median(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
@@ -117,6 +120,7 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """Distinct elements (or slices along `dim`), sorted; with their inverse and counts if wanted."""
+    refuse("unique", "c", input)
     array = input.array
     if dim is not None:
         dim = axis_of("unique", dim, array.ndim)
@@ -137,6 +141,7 @@ def unique_consecutive(
     input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """Without repetitions of the element (or slice along `dim`) before."""
+    refuse("unique_consecutive", "c", input)
     array = input.array
     rows = (
         array.reshape(-1)
@@ -145,7 +150,7 @@ def unique_consecutive(
     )
     n = rows.shape[0]
     new = np.ones(n, bool)
-    new[1:] = (rows[1:] != rows[:-1]).reshape(max(n - 1, 0), -1).any(axis=1)
+    new[1:] = (rows[1:] != rows[:-1]).reshape(max(n - 1, 0), math.prod(rows.shape[1:])).any(axis=1)
     starts = np.flatnonzero(new)
     out = rows[starts] if dim is None else np.moveaxis(rows[starts], 0, dim)
     parts = [wrap(np.ascontiguousarray(out) if isinstance(out, np.ndarray) else out)]
@@ -171,6 +176,12 @@ def searchsorted(
     sorter: Tensor | None = None,
 ) -> Tensor:
     """Where elements would be inserted into sorted rows: before equal ones, or after (`right`)."""
+    if not isinstance(input, Variable | int | float):
+        raise TypeError(f"[searchsorted] the input must be a Tensor or a number, came {type(input).__name__}")
+    both_bool = (
+        sorted_sequence.array.dtype == bool and isinstance(input, Variable) and input.array.dtype == bool
+    )
+    refuse("searchsorted", "bc" if both_bool else "c", sorted_sequence, input)
     if side is not None and (side not in ("left", "right") or (side == "left" and right)):
         raise RuntimeError(
             f"[searchsorted] side must be 'left' or 'right' and agree with right, came {side!r}, {right}"
@@ -205,6 +216,10 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
 
 def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Whether each element is among `test_elements`."""
+    for value in (elements, test_elements):
+        if not isinstance(value, Variable | int | float):
+            raise TypeError(f"[isin] must be called with Tensors or numbers, came {type(value).__name__}")
+    refuse("isin", "bc", elements, test_elements)
     a, b = (t.array if isinstance(t, Variable) else as_array(t) for t in (elements, test_elements))
     return wrap(as_array(np.isin(a, b, assume_unique, invert)))
 
@@ -228,16 +243,17 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return wrap(counts.astype(F32 if weights.array.dtype == F32 else F64))
 
 
-def _limits(array: Any, low: float, high: float) -> tuple[float, float]:
+def _limits(array: Any, low: float, high: float, beside: float = 1) -> tuple[float, float]:
     if low == high and array.size:
         low, high = float(array.min()), float(array.max())
     if not np.isfinite(low) or not np.isfinite(high) or low > high:
         raise RuntimeError(f"[histc] the range must be finite and ordered, came [{low}, {high}]")
-    return (low, high) if low != high else (low - 1, high + 1)
+    return (low, high) if low != high else (low - beside, high + beside)
 
 
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """Counts in `bins` equal bins from `min` to `max` (of the data where both are equal), in the input's dtype."""
+    refuse("histc", "c", input)
     if bins <= 0:
         raise RuntimeError(f"[histc] bins must be positive, came {bins}")
     if category(input.array.dtype) < 2:
@@ -258,9 +274,13 @@ def histogram(
     input: Tensor, bins: Any = 100, *, range: Any = None, weight: Tensor | None = None, density: bool = False
 ) -> Histogram:
     """(hist, bin_edges): counts in equal bins, or between given edges."""
+    refuse("histogram", "biuc", input)
+    if isinstance(bins, str):
+        raise TypeError(f"[histogram] bins must be an int or a tensor of edges, came {bins!r}")
     array, edges = input.array, bins.array if isinstance(bins, Variable) else bins
     if isinstance(edges, int):
-        range = _limits(array, *(range or (0, 0)))
+        low, high = range or ((0, 0) if array.size else (0, 1))
+        range = _limits(array, low, high, beside=0.5)
     weights = None if weight is None else weight.array
     hist, edges = np.histogram(array, edges, range, density, weights)
     return Histogram((wrap(hist.astype(array.dtype)), wrap(edges.astype(array.dtype))))
@@ -278,6 +298,8 @@ def argwhere(input: Tensor) -> Tensor:
 
 
 def _fractions(q: Any, like: Any) -> Any:
+    if not isinstance(q, Variable | int | float):
+        raise TypeError(f"[quantile] q must be a number or a Tensor, came {type(q).__name__}")
     fractions = q.array if isinstance(q, Variable) else np.asarray(q, like)
     if fractions.dtype != like:
         raise RuntimeError(
@@ -305,6 +327,8 @@ def _quantile(input: Tensor, q: Any, dim: Any, keepdim: bool, interpolation: str
         )
     fractions = _fractions(q, input.array.dtype)
     ndim, x = input.ndim, input
+    if dim is not None and not ndim:
+        axis_of("quantile", dim, 0)
     if dim is None or not ndim:
         x = _s.reshape(input, shape=(-1,))
         out_shape: tuple[int, ...] = (1,) * ndim if keepdim else ()

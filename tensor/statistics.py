@@ -8,6 +8,8 @@ import numpy as np
 
 from ..autograd.engine import Variable, wrap
 from . import functions as f
+from .checks import one_dtype, refuse
+from .dtypes import category, default_float
 from .ops import pointwise as _p
 from .ops import scan as _v
 from .ops import shape as _s
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Sum of the elements that are not NaN."""
+    refuse("nansum", "c", input)
     total = f.sum(input, dim, keepdim, dtype=dtype)
     if not np.isnan(total.array).any():
         return total
@@ -28,6 +31,7 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
 
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """Mean of the elements that are not NaN."""
+    refuse("nanmean", "biu", input)
     present = f.sum(_p.logical_not(_p.isnan(input)), dim, keepdim)
     return _p.div(nansum(input, dim, keepdim, dtype=dtype), present)
 
@@ -52,6 +56,9 @@ def cov(
     input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
 ) -> Tensor:
     """Covariances of variables (rows) over observations (columns), which may have frequencies and weights."""
+    refuse("cov", "b", input)
+    if category(input.array.dtype) < 2:
+        input = f.cast(input, default_float())
     if input.ndim > 2:
         raise RuntimeError(f"[cov] must have at most 2 dimensions, came shape {list(input.shape)}")
     scalar = input.ndim < 2
@@ -76,7 +83,7 @@ def cov(
     scale = norm.clamp(min=0) if isinstance(norm, Variable) else max(norm, 0)
     product = f.matmul(weighted, _s.transpose(centred, dim0=0, dim1=1))
     y = _p.div(product, scale if isinstance(scale, Variable) else float(scale))
-    return _s.reshape(y, shape=()) if scalar else y
+    return _s.reshape(y, shape=()) if scalar or x.shape[0] == 1 else y
 
 
 def corrcoef(input: Tensor) -> Tensor:
@@ -86,7 +93,7 @@ def corrcoef(input: Tensor) -> Tensor:
         return _p.div(c, c)
     deviation = _p.sqrt(f.diagonal(c))
     scaled = _p.div(_p.div(c, _s.unsqueeze(deviation, dim=1)), deviation)
-    return f.clamp(scaled, -1.0, 1.0)
+    return scaled if scaled.is_complex() else f.clamp(scaled, -1.0, 1.0)
 
 
 # ---- distances
@@ -111,6 +118,8 @@ def cdist(
     x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary"
 ) -> Tensor:
     """p-norm distances of each pair of rows: [..., P, M] and [..., R, M] give [..., P, R]."""
+    refuse("cdist", "biuc", x1, x2)
+    one_dtype("cdist", x1, x2)
     if x1.ndim < 2 or x2.ndim < 2:
         raise RuntimeError(
             f"[cdist] must have at least 2 dimensions, came {list(x1.shape)} and {list(x2.shape)}"
@@ -131,6 +140,9 @@ def cdist(
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """p-norm distances of each pair of distinct rows, in the order of the upper triangle."""
+    refuse("pdist", "biuc", input)
+    if input.ndim != 2 or p < 0:
+        raise RuntimeError(f"[pdist] the input must be a matrix and p >= 0, came {list(input.shape)} and {p}")
     rows, columns = np.triu_indices(input.shape[0], 1)
     return f.norm(_p.sub(input[wrap(rows)], input[wrap(columns)]), p, -1)
 
@@ -150,6 +162,8 @@ def diff(
     input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
 ) -> Tensor:
     """Differences of neighbours along `dim`, taken n times."""
+    if n < 0:
+        raise RuntimeError(f"[diff] n must not be negative, came {n}")
     if not input.ndim:
         raise RuntimeError("[diff] must have at least 1 dimension, came a 0-d tensor")
     d = axis_of("diff", dim, input.ndim)
@@ -180,6 +194,7 @@ def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Tensor, in
 
 def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral by the trapezoid rule over points `x`, or points `dx` apart."""
+    refuse("trapezoid", "b", y, x)
     d = axis_of("trapezoid", dim, y.ndim)
     if x is None and y.shape[d] > 1:
         ends = _p.add(f.select(y, d, 0), f.select(y, d, -1))
@@ -193,6 +208,7 @@ trapz = trapezoid
 
 def cumulative_trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral by the trapezoid rule up to each point but the first."""
+    refuse("cumulative_trapezoid", "b", y, x)
     panels, d = _panels("cumulative_trapezoid", y, x, dx, dim)
     return f.cumsum(panels, d)
 

@@ -73,7 +73,9 @@ def _inplace(op: Callable[..., Any]) -> Callable[..., Any]:
 def _inplace_scaled(op: Callable[..., Any]) -> Callable[..., Any]:
     """add_ and sub_, which take alpha."""
 
-    def method(self: Any, other: Any, *, alpha: Any = 1) -> Any:
+    def method(self: Any, other: Any, older: Any = None, *, alpha: Any = 1) -> Any:
+        if older is not None:
+            other, alpha = f.in_order(op.__name__ + "_", other, older)
         if alpha != 1:
             other = _p.mul(other, alpha) if isinstance(other, Variable) else other * alpha
         return apply_inplace(op, self, other)
@@ -803,10 +805,14 @@ class Tensor(Variable):
         """Overwrites all elements with zero."""
         return self.fill_(0)
 
-    def addcmul_(self, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
+    def addcmul_(self, tensor1: Any, tensor2: Any, older: Any = None, *, value: Any = 1) -> Tensor:
+        if older is not None:
+            tensor1, tensor2, value = f.in_order("addcmul_", tensor1, tensor2, older)
         return self.add_(_p.mul(tensor1, tensor2), alpha=value)
 
-    def addcdiv_(self, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Tensor:
+    def addcdiv_(self, tensor1: Any, tensor2: Any, older: Any = None, *, value: Any = 1) -> Tensor:
+        if older is not None:
+            tensor1, tensor2, value = f.in_order("addcdiv_", tensor1, tensor2, older)
         return self.add_(_p.div(tensor1, tensor2), alpha=value)
 
     def lerp_(self, end: Any, weight: Any) -> Tensor:

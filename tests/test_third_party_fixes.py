@@ -215,3 +215,29 @@ def test_the_method_split_names_its_size() -> None:
         parts = t.ones(4, 6).split(split_size=[2, 4], dim=1)
         assert [tuple(p.shape) for p in parts] == [(4, 2), (4, 4)]
         assert len(t.split(t.ones(4), split_size_or_sections=3)) == 2
+
+
+def test_numbers_before_tensors_as_older_optimizers_write_them():
+    x, y = ringgrad.ones(2), ringgrad.tensor([2.0, 4.0])
+    with pytest.warns(UserWarning, match="keyword"):
+        assert ringgrad.add(x, 3, y).tolist() == [7, 13] and x.sub(3, y).tolist() == [-5, -11]
+        assert ringgrad.addcmul(x, 2, y, y).tolist() == [9, 33] and ringgrad.addcdiv(x, 2, y, y).tolist() == [
+            3,
+            3,
+        ]
+        assert x.clone().add_(3, y).tolist() == [7, 13] and x.clone().sub_(3, y).tolist() == [-5, -11]
+        assert x.clone().addcmul_(2, y, y).tolist() == [9, 33] and x.clone().addcdiv_(2, y, y).tolist() == [
+            3,
+            3,
+        ]
+    with pytest.raises(TypeError, match=r"\[add\]"):
+        ringgrad.add(x, y, y)
+
+
+def test_results_that_were_wrong_without_an_error():
+    z = ringgrad.tensor([[3 + 4j, 0], [1j, 2]])
+    assert ringgrad.norm(z).item() == pytest.approx(30**0.5)
+    assert ringgrad.var(z).item() == pytest.approx(abs(z.numpy() - z.numpy().mean()).__pow__(2).sum() / 3)
+    assert ringgrad.linalg.vander(ringgrad.tensor([2.0, 3.0]), N=3).tolist() == [[1, 2, 4], [1, 3, 9]]
+    assert ringgrad.xlogy(ringgrad.ones(2), 2).dtype is ringgrad.float32
+    assert ringgrad.float_power(ringgrad.tensor([2j]), 2).tolist() == [-4]

@@ -10,6 +10,7 @@ import numpy as np
 from ...autograd.engine import wrap
 from ...autograd.inplace import apply_inplace
 from ...tensor import Tensor, functions, generator
+from ...tensor.checks import refuse
 from ...tensor.ops import activation as ops
 from ...tensor.ops import pointwise, shape
 from ...tensor.random import default_generator
@@ -50,6 +51,8 @@ def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Ten
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it is larger than `threshold`, else `value`."""
+    if value is None:
+        raise TypeError("[threshold] the value must be a number, came None")
     return _apply(ops.threshold, input, inplace, threshold=threshold, value=value)
 
 
@@ -203,6 +206,7 @@ def softsign(input: Tensor) -> Tensor:
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a * sigmoid(b) for the two halves a, b of the input along `dim`."""
+    refuse("glu", "biuc", input)
     if not input.ndim:
         raise RuntimeError("[glu] the input must have dimensions, came a 0-d one")
     size = input.shape[dim]

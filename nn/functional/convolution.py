@@ -25,13 +25,15 @@ def each(name: str, value: Any, dims: int, what: str) -> tuple[int, ...]:
     return values
 
 
-def batched(name: str, input: Tensor, dims: int) -> tuple[Tensor, bool]:
-    """The input with a batch dimension, and whether it had none."""
+def batched(name: str, input: Tensor, dims: int, empty: bool = False) -> tuple[Tensor, bool]:
+    """The input with a batch dimension, and whether it had none. empty: whether other dimensions may be."""
     if input.ndim not in (dims + 1, dims + 2):
         raise RuntimeError(
             f"[{name}] the input must have {dims + 2} dimensions, or {dims + 1} for one sample, came {describe(input)}"
         )
     single = input.ndim == dims + 1
+    if not empty and 0 in input.array.shape and 0 in input.array.shape[not single :]:
+        raise RuntimeError(f"[{name}] dimensions but the batch's must not be empty, came {describe(input)}")
     return (input.unsqueeze(0) if single else input), single
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ...autograd.engine import Variable, wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
+from ...tensor.checks import one_dtype, refuse
 from ...tensor.dtypes import category, promote_types
 from ...tensor.ops import activation, pointwise
 from ...tensor.ops import loss as ops
@@ -180,6 +181,7 @@ def l1_loss(
     weight: Tensor | None = None,
 ) -> Tensor:
     """|input - target|; with `weight` the mean is divided by the sum of the weights."""
+    refuse("l1_loss", "b", input, target)
     reduction = reduction_of("l1_loss", reduction, size_average, reduce)
     input, target = _same_shape("l1_loss", input, target)
     losses = pointwise.abs(input - target)
@@ -211,11 +213,15 @@ def huber_loss(
     weight: Tensor | None = None,
 ) -> Tensor:
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (doi:10.1214/aoms/1177703732)."""
+    refuse("huber_loss", "biu", input)
     reduction = reduction_of("huber_loss", reduction)
     if delta <= 0:
         raise RuntimeError(f"[huber_loss] delta must be positive, came {delta}")
+    own = input.array.dtype
     input, target = _same_shape("huber_loss", input, target)
     losses = ops.huber(input - target, delta=delta)
+    if losses.array.dtype != own:
+        losses = functions.cast(losses, own)
     return (
         reduced(losses, reduction) if weight is None else _weighted("huber_loss", losses, weight, reduction)
     )
@@ -231,6 +237,17 @@ def _two_sizes(name: str, input: Tensor, target: Tensor) -> None:
         )
 
 
+def _scaled(name: str, losses: Tensor, weight: Tensor) -> Tensor:
+    scaled = losses * weight
+    if scaled.array.dtype != losses.array.dtype and not scaled.is_complex():
+        scaled = functions.cast(scaled, losses.array.dtype)
+    if scaled.array.shape != losses.array.shape or scaled.is_complex():
+        raise RuntimeError(
+            f"[{name}] the weight must be real and fit the input, came {describe(weight)} for {describe(losses)}"
+        )
+    return scaled
+
+
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -240,10 +257,11 @@ def binary_cross_entropy(
     reduction: str = "mean",
 ) -> Tensor:
     """-(t log x + (1 - t) log(1 - x)), the logarithms cut off at -100."""
+    one_dtype("binary_cross_entropy", input, target)
     reduction = reduction_of("binary_cross_entropy", reduction, size_average, reduce)
     _two_sizes("binary_cross_entropy", input, target)
     losses = ops.binary_cross_entropy(input, target)
-    return reduced(losses if weight is None else losses * weight, reduction)
+    return reduced(losses if weight is None else _scaled("binary_cross_entropy", losses, weight), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -256,6 +274,8 @@ def binary_cross_entropy_with_logits(
     pos_weight: Tensor | None = None,
 ) -> Tensor:
     """binary_cross_entropy of sigmoid(input), without overflow; pos_weight multiplies the part of t = 1."""
+    refuse("binary_cross_entropy_with_logits", "biuc", input)
+    refuse("binary_cross_entropy_with_logits", "biu", target)
     reduction = reduction_of("binary_cross_entropy_with_logits", reduction, size_average, reduce)
     _two_sizes("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
@@ -263,7 +283,11 @@ def binary_cross_entropy_with_logits(
     else:
         factor = (pos_weight - 1) * target + 1
         losses = (1 - target) * input - factor * activation.logsigmoid(input)
-    return reduced(losses if weight is None else losses * weight, reduction)
+    if losses.array.dtype != target.array.dtype:
+        losses = functions.cast(losses, target.array.dtype)
+    if weight is not None:
+        losses = _scaled("binary_cross_entropy_with_logits", losses, weight)
+    return reduced(losses, reduction)
 
 
 def kl_div(
@@ -275,6 +299,7 @@ def kl_div(
     log_target: bool = False,
 ) -> Tensor:
     """target (log target - input) for log-probabilities `input`; "batchmean" divides the sum by the batch."""
+    refuse("kl_div", "biuc", input, target)
     if reduction == "mean":
         warnings.warn(
             "[kl_div] reduction 'mean' divides by the number of elements; 'batchmean' gives the divergence",
@@ -317,6 +342,7 @@ def gaussian_nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """(log v + (x - t)^2 / v) / 2 with v = max(var, eps); `full` adds log(2 pi) / 2."""
+    refuse("gaussian_nll_loss", "biuc", var)
     reduction = reduction_of("gaussian_nll_loss", reduction)
     if not isinstance(var, Variable):
         if var < 0:

@@ -9,6 +9,7 @@ import numpy as np
 from ...autograd.engine import wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
+from ...tensor.checks import refuse, tensors
 from ...tensor.ops import activation, pointwise
 from ...tensor.ops import loss as ops
 from .loss import Old, reduced, reduction_of
@@ -24,6 +25,8 @@ def hinge_embedding_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
+    refuse("hinge_embedding_loss", "biu", input)
+    tensors("hinge_embedding_loss", input, target)
     reduction = reduction_of("hinge_embedding_loss", reduction, size_average, reduce)
     zero = input.new_zeros(())
     far = pointwise.where(target == 1, zero, activation.relu(margin - input))
@@ -146,8 +149,14 @@ def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Old = None, reduce: Old = None, reduction: str = "mean"
 ) -> Tensor:
     """log(1 + exp(-target input))."""
+    refuse("soft_margin_loss", "biu", input)
+    if np.broadcast_shapes(input.shape, target.shape) != input.array.shape:
+        raise RuntimeError(
+            f"[soft_margin_loss] the target must broadcast to the input, came {describe(target)} for {describe(input)}"
+        )
     reduction = reduction_of("soft_margin_loss", reduction, size_average, reduce)
-    return reduced(-activation.logsigmoid(target * input), reduction)
+    losses = functions.cast(-activation.logsigmoid(target * input), input.array.dtype)
+    return reduced(losses, reduction)
 
 
 def multilabel_soft_margin_loss(
@@ -159,6 +168,11 @@ def multilabel_soft_margin_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Mean over the classes (last dimension) of binary cross entropies with logits."""
+    refuse("multilabel_soft_margin_loss", "b", target)
+    if not input.ndim:
+        raise IndexError(
+            "[multilabel_soft_margin_loss] the input must have a class dimension, came a 0-d tensor"
+        )
     reduction = reduction_of("multilabel_soft_margin_loss", reduction, size_average, reduce)
     losses = -(target * activation.logsigmoid(input) + (1 - target) * activation.logsigmoid(-input))
     return reduced((losses if weight is None else losses * weight).mean(-1), reduction)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...autograd.engine import ArrayFunction, array_namespace
-from ...autograd.op import describe
+from ...autograd.op import describe, low_floats
 from ...tensor import Tensor
+from ...tensor.dtypes import F32
 from ...tensor.ops import norm as ops
 from ...tensor.ops import pointwise
 from .padding import pad
@@ -60,7 +61,12 @@ def _per_channel(p: Tensor, ndim: int) -> Tensor:
 def _check_channels(name: str, input: Tensor, **given: Tensor | None) -> None:
     if input.ndim < 2:
         raise ValueError(f"[{name}] the input must be (N, C, ...), came {describe(input)}")
+    dtype = input.array.dtype
     for what, p in given.items():
+        if p is not None and p.array.dtype != dtype and (p.array.dtype != F32 or dtype not in low_floats):
+            raise RuntimeError(
+                f"[{name}] {what} must have the input's dtype {dtype.name}, came {describe(p)}: cast with .to()"
+            )
         if p is not None and p.array.shape != (input.array.shape[1],):
             raise RuntimeError(
                 f"[{name}] {what} must have one element a channel, {input.array.shape[1]}, came {describe(p)}"

@@ -11,6 +11,7 @@ import numpy as np
 from ...autograd.engine import wrap
 from ...autograd.op import describe
 from ...tensor import Tensor
+from ...tensor.checks import refuse
 from ...tensor.ops import index as _index
 from ...tensor.ops import linear as _linear
 from ...tensor.ops import pointwise, shape
@@ -104,6 +105,7 @@ def max_pool1d(
     return_indices: bool = False,
 ) -> Any:
     """Maxima of windows of (N, C, L); with return_indices also where they stand in the flattened dimensions."""
+    refuse("max_pool1d", "biuc", input)
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -175,6 +177,10 @@ def avg_pool3d(
 
 
 def _targets(name: str, input: Tensor, output_size: Any, dims: int) -> tuple[int, ...]:
+    if output_size is None:
+        raise TypeError(f"[{name}] output_size must be an int or {dims} ints or Nones, came None")
+    if isinstance(output_size, int) and output_size < 0:
+        raise RuntimeError(f"[{name}] output_size must not be negative, came {output_size}")
     sizes = (
         (output_size,) * dims if isinstance(output_size, int) or output_size is None else tuple(output_size)
     )
@@ -197,8 +203,9 @@ def along(x: Tensor, dim: int, matrix: np.ndarray) -> Tensor:
 
 
 def _adaptive_avg_pool(dims: int, input: Tensor, output_size: Any) -> Tensor:
+    refuse(f"adaptive_avg_pool{dims}d", "biuc", input)
     name = f"adaptive_avg_pool{dims}d"
-    x, single = batched(name, input, dims)
+    x, single = batched(name, input, dims, True)
     sizes = _targets(name, x, output_size, dims)
     if set(sizes) == {1}:
         x = x.mean(tuple(range(2, 2 + dims)), True)
@@ -214,8 +221,9 @@ def _adaptive_avg_pool(dims: int, input: Tensor, output_size: Any) -> Tensor:
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: Any, indices: bool) -> Any:
     """Windows of different lengths are brought to one by repeating their last element, then pooled evenly."""
+    refuse(f"adaptive_max_pool{dims}d", "biuc", input)
     name = f"adaptive_max_pool{dims}d"
-    x, single = batched(name, input, dims)
+    x, single = batched(name, input, dims, True)
     places = np.arange(math.prod(x.array.shape[2:])).reshape(1, 1, *x.array.shape[2:])
     lengths = []
     for d, (n, out) in enumerate(zip(x.array.shape[2:], _targets(name, x, output_size, dims))):

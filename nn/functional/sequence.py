@@ -10,6 +10,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace, wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
+from ...tensor.checks import refuse
 from ...tensor.device import by_the_host
 from ...tensor.dtypes import category
 from ...tensor.ops import pointwise, shape
@@ -135,6 +136,8 @@ def embedding_bag(
     padding_idx: int | None = None,
 ) -> Tensor:
     """Sums, means or maxima of bags of rows of `weight`: bags are the rows of `input`, or start at `offsets`."""
+    refuse("embedding_bag", "b", input)
+    refuse("embedding_bag", "biuc", weight)
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"[embedding_bag] mode must be 'sum', 'mean' or 'max', came {mode!r}")
     if per_sample_weights is not None and mode != "sum":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from operator import index as whole
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ...autograd.engine import wrap
 from ...autograd.op import describe
 from ...tensor import Tensor
+from ...tensor.checks import refuse
 from ...tensor.ops import index as _index
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, along
 
@@ -37,7 +39,14 @@ def interpolate(
     mode: nearest, nearest-exact, area, linear (3-d input), bilinear and bicubic (4-d), trilinear (5-d). Each
     dimension is mapped by a matrix of its own. antialias: widens the kernel where the size shrinks.
     """
+    refuse("interpolate", "bci", input)
     dims = input.ndim - 2
+    if not 0 < dims < 4:
+        raise NotImplementedError(
+            f"[interpolate] the input must have 3 to 5 dimensions, came {describe(input)}"
+        )
+    if isinstance(size, str):
+        raise TypeError(f"[interpolate] size must be ints, came {size!r}")
     if mode in ("nearest", "nearest-exact", "area"):
         if align_corners is not None:
             raise ValueError(f"[interpolate] align_corners is for linear and cubic modes, came mode {mode!r}")
@@ -81,7 +90,7 @@ def _sizes(
     if size is not None:
         if recompute:
             raise ValueError("[interpolate] recompute_scale_factor is for scale_factor, came with size")
-        sizes = [int(v) for v in values]
+        sizes = [whole(v) for v in values]
     else:
         sizes = [math.floor(n * v) for n, v in zip(spatial, values)]
         scales = scales if recompute else [float(v) for v in values]

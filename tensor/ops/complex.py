@@ -132,7 +132,7 @@ angle = unary("angle", _angle, _angle_rule, floating=True)
 
 def _sgn(xp: Any, x: Array) -> Array:
     if category(x.dtype) != 3:
-        return xp.sign(x)
+        return xp.sign(x) if x.dtype != bool else x.copy()
     size = xp.abs(x)
     return xp.where(size == 0, x * 0, x / xp.where(size == 0, 1, size))
 

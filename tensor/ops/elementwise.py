@@ -47,7 +47,7 @@ nan_to_num = Op(
     "nan_to_num",
     _nan_to_num,
     [lambda ops, g, x: ops.where((x == x) & (x - x == 0), g, _zero(g))],
-    prepare=lambda x, *, nan=None, posinf=None, neginf=None: (
+    prepare=lambda x, nan=None, posinf=None, neginf=None: (
         (x,),
         {"nan": 0.0 if nan is None else nan, "posinf": posinf, "neginf": neginf},
     ),
@@ -115,6 +115,7 @@ logaddexp2 = binary(
 
 
 def _xlogy(xp: Any, a: Array, b: Array) -> Array:
+    b = xp.asarray(b, a.dtype)  # a number too
     return xp.where(a == 0, xp.where(xp.isnan(b), b, xp.zeros((), xp.asarray(a).dtype)), a * xp.log(b))
 
 
@@ -127,7 +128,7 @@ xlogy = binary(
 )
 xlog1py = binary(
     "xlog1py",
-    lambda xp, a, b: _xlogy(xp, a, 1 + b) if xp.any(a == 0) else a * xp.log1p(b),
+    lambda xp, a, b: _xlogy(xp, a, 1 + b) if xp.any(a == 0) else a * xp.log1p(xp.asarray(b, a.dtype)),
     lambda ops, g, a, b: g * ops.where((a == 0) & (b <= -1), _zero(g), ops.log1p(b)),
     lambda g, a, b: g * a / (b + 1),
     least=2,
@@ -136,7 +137,7 @@ xlog1py = binary(
 # ---- logit
 
 
-def _logit_prepare(x: Any, *, eps: float | None = None) -> Any:
+def _logit_prepare(x: Any, eps: float | None = None) -> Any:
     if isinstance(x, Variable) and category(x.array.dtype) < 2:
         x = cast(x, dtype=default_float())
     return (x,), {"eps": eps}
@@ -144,7 +145,7 @@ def _logit_prepare(x: Any, *, eps: float | None = None) -> Any:
 
 def _logit(xp: Any, x: Array, *, eps: float | None) -> Array:
     if eps is not None:
-        x = xp.clip(x, eps, 1 - eps)
+        x = xp.where(x < eps, xp.asarray(eps, x.dtype), xp.minimum(x, xp.asarray(1 - eps, x.dtype)))
     return xp.log(x / (1 - x))
 
 

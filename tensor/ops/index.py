@@ -168,7 +168,7 @@ def _inside(name: str, index: Any, size: int, kind: type[Exception] = IndexError
 def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
     i = _index_of("gather", index)
     d = axis_of("gather", dim, x.ndim)
-    if i.ndim != x.ndim and x.ndim and i.ndim:
+    if i.ndim != x.ndim and ((x.ndim and i.ndim) or max(x.ndim, i.ndim) > 1):
         raise RuntimeError(
             f"[gather] input and index must have equally many dimensions, came {x.ndim} and {i.ndim}"
         )

@@ -173,9 +173,10 @@ amin = Op(
 
 def _arg_prepare(name: str) -> Any:
     def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
-        if x.numel() == 0 if isinstance(x, Variable) else x.size == 0:
-            raise IndexError(f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}")
         d = None if dim is None else axis_of(name, dim, x.ndim)
+        shape = x.shape
+        if 0 in shape and (d is None or shape[d] == 0):
+            raise IndexError(f"[{name}] the reduced dimensions must not be empty, came shape {list(shape)}")
         return (x,), {"dim": d if x.ndim else None, "keepdim": keepdim}
 
     return prepare

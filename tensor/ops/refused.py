@@ -9,12 +9,12 @@ from ...autograd.op import refused
 KINDS = {
     "b": "abs ceil floor trunc cross",
     "bc": "argkth argmedian argtopk hardtanh median_all relu round threshold",
-    "biu": "hypot logaddexp logaddexp2 logcumsumexp mean_all nextafter norm2",
-    "biuc": "frac",
+    "biu": "hypot logaddexp logaddexp2 logcumsumexp rms_norm mean_all nextafter norm2",
+    "biuc": "batch_norm frac layer_norm",
     "iu": "unfold_patches",
-    "c": "amax amin argcummax argcummin argmax argmin argmode argsort avg_pool batch_norm clamp deg2rad digamma"
+    "c": "amax amin argcummax argcummin argmax argmin argmode argsort avg_pool clamp deg2rad digamma"
     " elu entr erfc erfcx erfinv fmax fmin ge gt hardsigmoid hardswish huber i0 i0e i1 i1e isneginf isposinf"
-    " layer_norm le leaky_relu lgamma log_ndtr log_softmax logit logsigmoid lt maximum minimum mish mse_loss"
+    " le leaky_relu lgamma log_ndtr log_softmax logit logsigmoid lt maximum minimum mish mse_loss"
     " ndtr ndtri nll_loss rad2deg sign smooth_l1 softmax softplus softshrink xlog1py xlogy zeta",
 }
 

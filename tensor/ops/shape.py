@@ -79,12 +79,12 @@ view = viewing(
 
 
 def _permute_prepare(x: Any, *, dims: Any) -> Prepared:
-    axes = axes_of("permute", tuple(dims), x.ndim)
+    axes = tuple(dims)
     if len(axes) != x.ndim:
         raise RuntimeError(
             f"[permute] every dimension of {list(x.shape)} must be named once, came {list(dims)}"
         )
-    return (x,), {"dims": axes}
+    return (x,), {"dims": axes_of("permute", axes, x.ndim)}
 
 
 def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
@@ -221,8 +221,8 @@ unsqueeze = viewing(
 
 
 def _squeeze_prepare(x: Any, *, dim: Any = None) -> Prepared:
-    axes = axes_of("squeeze", dim, x.ndim) if x.ndim else ()
-    return (x,), {"dim": tuple(d for d in axes if x.shape[d] == 1)}
+    axes = axes_of("squeeze", dim, x.ndim) if x.ndim or dim is not None else ()
+    return (x,), {"dim": tuple(d for d in axes if x.ndim and x.shape[d] == 1)}
 
 
 squeeze = viewing(
