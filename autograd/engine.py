@@ -7,6 +7,7 @@ never holds its own output, so a graph has no cycles and is freed at once by ref
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -52,6 +53,21 @@ class ArrayFunction:
 
 
 array_functions: dict[str, ArrayFunction] = {}
+
+wholes: list[Callable[[Callable[..., Any], Any, dict[str, Any], Any], None]] = []  # told of whole functions
+
+
+def whole(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a function on tensors that an export takes as one operation: it reads values that no op sees."""
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kw: Any) -> Any:
+        result = fn(*args, **kw)
+        for tell in wholes:
+            tell(fn, args, kw, result)
+        return result
+
+    return call
 
 
 def read(tensor: Any, how: str) -> None:

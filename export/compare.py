@@ -109,6 +109,19 @@ def merged(values: Sequence[Any], sizes: Sizes) -> Any:
     return explained(values, sizes) or Varying(tuple(values))
 
 
+def reached(trace: Trace) -> tuple[list[int], set[int]]:
+    """Which calls of a trace its outputs depend on, in order, and which values; inputs count always."""
+    wanted = {*trace.outputs, *(i for i, v in enumerate(trace.values) if v.kind == "input")}
+    calls = []
+    for i in reversed(range(len(trace.calls))):
+        call = trace.calls[i]
+        if wanted.intersection(call.outputs):
+            calls.append(i)
+            wanted.update(call.outputs)
+            wanted.update(call.inputs())
+    return calls[::-1], wanted
+
+
 def contains(value: Any, kind: type) -> bool:
     """Whether a merged argument has a part of this kind."""
     if isinstance(value, tuple):
@@ -135,15 +148,21 @@ class Range:
 
 
 class Merged:
-    """The model as all runs saw it. `values` keeps the first run's arrays; `contents` says what a constant becomes."""
+    """The model as all runs saw it. `values` keeps the first run's arrays; `contents` says what a constant becomes.
+
+    What no output needs is left out: `calls`, and the shapes and contents of other values, hold only the rest.
+    """
 
     def __init__(self, traces: list[Trace], sizes: Sizes) -> None:
         self.sizes, self.outputs = sizes, traces[0].outputs
         self.values: list[Value] = traces[0].values
-        self.shapes: list[tuple[Any, ...]] = []
+        self.shapes: dict[int, tuple[Any, ...]] = {}
         self.contents: dict[int, Any] = {}
-        self.calls: list[Node] = self._calls(traces)
-        for i, together in enumerate(zip(*(t.values for t in traces))):
+        self._same_ops(traces)
+        needed, wanted = reached(traces[0])
+        self.calls = [self._call([t.calls[i] for t in traces]) for i in needed]
+        for i in sorted(wanted):
+            together = [t.values[i] for t in traces]
             shape = merged([v.shape for v in together], sizes)
             if contains(shape, Varying) or isinstance(shape, Varying):
                 seen = [list(v.shape) for v in together]
@@ -151,12 +170,11 @@ class Merged:
                     f"[onnx] shapes must depend on the dynamic axes alone, came {seen} at {together[0].where} for"
                     f" sizes {sizes}: this shape depends on the inputs' values, or in no simple way on their sizes"
                 )
-            self.shapes.append(shape)
+            self.shapes[i] = shape
             if together[0].kind == "constant":
                 self.contents[i] = self._constant([v.array for v in together], shape, together[0].where)
 
-    def _calls(self, traces: list[Trace]) -> list[Node]:
-        out = []
+    def _same_ops(self, traces: list[Trace]) -> None:
         for together in zip(*(t.calls for t in traces)):
             first = together[0]
             if any(c.op != first.op or c.outputs != first.outputs for c in together):
@@ -165,16 +183,18 @@ class Merged:
                     f"[onnx] every call must run the same ops, came {names}: control flow that depends on the inputs'"
                     " values or on a dynamic size has no ONNX form"
                 )
-            args = merged([c.args for c in together], self.sizes)
-            kw = {k: merged([c.kw[k] for c in together], self.sizes) for k in first.kw}
-            out.append(op_call(first.op, args, kw, first.outputs, first.where))
         lengths = [len(t.calls) for t in traces]
         if len(set(lengths)) > 1:
             raise ExportError(
                 f"[onnx] every call must run the same ops, came {lengths} ops for sizes {self.sizes}: a loop over a"
                 " dynamic dimension cannot be exported; leave that dimension fixed"
             )
-        return out
+
+    def _call(self, together: list[Node]) -> Node:
+        first = together[0]
+        args = merged([c.args for c in together], self.sizes)
+        kw = {k: merged([c.kw[k] for c in together], self.sizes) for k in first.kw}
+        return op_call(first.op, args, kw, first.outputs, first.where)
 
     def _constant(self, arrays: list[Any], shape: tuple[Any, ...], where: str) -> Any:
         first = arrays[0]
@@ -230,4 +250,15 @@ def _counting(arrays: list[Any], axes: list[int], shape: tuple[Any, ...]) -> Ran
     return Range(start, step, shape) if all(np.array_equal(r, c) for r, c in zip(rows, counts)) else None
 
 
-__all__ = ["Dim", "Merged", "Range", "Repeated", "Uniform", "Varying", "contains", "explained", "merged"]
+__all__ = [
+    "Dim",
+    "Merged",
+    "Range",
+    "Repeated",
+    "Uniform",
+    "Varying",
+    "contains",
+    "explained",
+    "merged",
+    "reached",
+]

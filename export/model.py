@@ -13,6 +13,7 @@ from ..jit.graph import Node, Ref
 from . import (  # noqa: F401
     op_activation,
     op_adjoint,
+    op_functions,
     op_index,
     op_loss,
     op_nn,
@@ -24,7 +25,7 @@ from . import (  # noqa: F401
     op_signs,
     op_write,
 )  # fmt: skip
-from .compare import Dim, Merged, Varying, contains
+from .compare import Dim, Merged, Varying, contains, reached
 from .graph import Graph, Val
 from .table import emitters, sized
 from .trace import ExportError, Trace, tensors_in
@@ -188,7 +189,7 @@ def _run(
             if tensor is not None:
                 trace.name(tensor, "parameter", name)
     trace.run(model, arguments)
-    for call in trace.calls:  # before other values may make such an op fail
+    for call in (trace.calls[i] for i in reached(trace)[0]):  # before other values may make such an op fail
         if call.op not in emitters:
             raise ExportError(f"[onnx] the op {call.op!r} has no ONNX form; called at {call.where}")
     return trace
@@ -205,11 +206,19 @@ def _varied(tensor: Any, sizes: dict[int, int], turn: int) -> Any:
     for axis, size in sizes.items():
         array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
     array = array.copy()
-    if turn and array.size:
-        array = np.random.default_rng(turn).permutation(array.reshape(-1)).reshape(array.shape)
-        if array.dtype.kind == "f":
-            array *= np.asarray(1 + 1e-3 * turn, array.dtype)
-    return wrap(array)
+    return wrap(_other_values(array, turn) if turn and array.size else array)
+
+
+def _other_values(array: Any, turn: int) -> Any:
+    """The elements in another order; where that changes nothing, whole numbers above 0 become smaller by one."""
+    new = np.random.default_rng(turn).permutation(array.reshape(-1)).reshape(array.shape)
+    if array.dtype.kind == "f":
+        return np.asarray(new * array.dtype.type(1 + 1e-3 * turn))
+    if (new == array).all():
+        new = np.roll(array.reshape(-1), 1).reshape(array.shape)
+    if array.dtype.kind == "i" and (new == array).all():
+        new = np.where(array > 0, array - 1, array)
+    return new
 
 
 def _replaced(value: Any, tensors: Any) -> Any:

@@ -122,11 +122,10 @@ def _rows(g: Graph, x: Val, value: Any, axes: list[Any], reduction: str | None) 
 
 
 def _common_shape(shapes: list[Any]) -> tuple[Any, ...]:
-    if len(shapes) == 1:
-        return tuple(shapes[0])
-    if len(set(shapes)) == 1:
-        return tuple(shapes[0])
-    return tuple(np.broadcast_shapes(*(fixed(1, 1, *s)[2:] for s in shapes)))
+    """What index tensors broadcast to; a size that varies is never stretched."""
+    rank = max(map(len, shapes))
+    columns = zip(*((1,) * (rank - len(s)) + tuple(s) for s in shapes))
+    return tuple(next((n for n in column if n != 1), 1) for column in columns)
 
 
 def _by_number(g: Graph, x: Val, value: Any, items: list[Any], reduction: str | None) -> str:

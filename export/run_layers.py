@@ -10,6 +10,7 @@ import numpy as np
 
 from ..autograd.engine import wrap
 from ..autograd.op import tensor_ops as ops
+from ..nn import functional
 from ..tensor.products import einsum
 from .run_nodes import ints_of, nodes, pairs_of, runs
 
@@ -92,6 +93,14 @@ def _col2im(
     ones = (1,) * len(kernel)
     geometry = {"kernel": kernel, "stride": tuple(strides or ones), "dilation": tuple(dilations or ones)}
     return ops["fold_patches"](x, size=image, padding=pairs_of(pads, len(kernel)), **geometry)
+
+
+@runs("GridSample")
+def _grid_sample(
+    x: Any, grid: Any, *, mode: str = "linear", padding_mode: str = "zeros", align_corners: int = 0
+) -> Any:
+    names = {"linear": "bilinear", "cubic": "bicubic"}
+    return functional.grid_sample(x, grid, names.get(mode, mode), padding_mode, bool(align_corners))
 
 
 # ---- pooling

@@ -7,6 +7,7 @@ they do not depend on the inputs is found out by tracing several times (see comp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,14 @@ class Trace:
         """Calls the model and records it."""
         listeners.append(self._listen)
         engine.makers.append(self._made)
+        engine.wholes.append(self._whole)
         try:
             with no_grad():
                 result = model(*args)
         finally:
             listeners.remove(self._listen)
             engine.makers.remove(self._made)
+            engine.wholes.remove(self._whole)
         found = list(tensors_in(result))
         if not found:
             raise TypeError(f"[onnx] the model must return Tensors, came {type(result).__name__}")
@@ -113,6 +116,15 @@ class Trace:
             outputs.append(self._add(Value(t.array, "result", where=where)))
             self._bind(t, outputs[-1])
         self.calls.append(op_call(op.name, args, recorded, outputs, where))
+
+    def _whole(self, fn: Callable[..., Any], args: Any, kw: Any, output: Any) -> None:
+        """A function that ONNX has as one node: what was recorded inside of it is then not needed."""
+        where, given = call_site(), signature(fn).bind(*args, **kw)
+        given.apply_defaults()
+        recorded = {name: self._argument(value, where) for name, value in given.arguments.items()}
+        id = self._add(Value(output.array, "result", where=where))
+        self._bind(output, id)
+        self.calls.append(op_call(fn.__name__, (), recorded, [id], where))
 
     def _made(self, tensor: Any) -> None:
         """A tensor made out of Python's numbers: its content now, should it be written later."""

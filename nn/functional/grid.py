@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import wrap
+from ...autograd.engine import whole, wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
 from ...tensor.device import by_the_host
@@ -39,6 +39,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     return functions.matmul(base, theta.transpose(1, 2)).reshape((n, *spatial, dims))
 
 
+@whole
 @by_the_host
 def grid_sample(
     input: Tensor,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import array_namespace, wrap
+from ...autograd.engine import array_namespace, whole, wrap
 from ...autograd.op import describe, tensor_ops
 from ...tensor import Tensor, functions
 from ...tensor.dtypes import BOOL, I64, category
@@ -92,6 +92,7 @@ def _renormalise(input: Tensor, weight: Tensor, max_norm: float, norm_type: floa
     weight._version[0] += 1
 
 
+@whole
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 of shape (*, num_classes), 1 at each index; the number of classes from the largest index if -1."""
     index = tensor.array

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...autograd.engine import Variable, array_namespace, wrap
+from ...autograd.engine import Variable, array_namespace, whole, wrap
 from ...autograd.op import describe
 from ...tensor import Tensor, functions
 from ...tensor.checks import refuse
@@ -122,6 +122,7 @@ def _alignments(
     return _reduce.logsumexp(last + wrap(only), dim=1)
 
 
+@whole
 def embedding_bag(
     input: Tensor,
     weight: Tensor,
