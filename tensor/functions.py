@@ -508,10 +508,23 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     return broadcast_to(input, shape)[broadcast_to(mask, shape)]
 
 
+def _nonzero(xp: Any, x: Any) -> tuple[Any, ...]:
+    """numpy.nonzero, by the flat positions: several times faster than NumPy's own for more than one dimension."""
+    if xp is not np or x.ndim < 2 or x.size < 64:
+        return xp.nonzero(x)
+    rest = np.flatnonzero(x if x.dtype == bool else x != 0)
+    found = []
+    for n in x.shape[:0:-1]:
+        above = rest // n
+        found.append(rest - above * n)
+        rest = above
+    return (rest, *reversed(found))
+
+
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Indices of the elements that are not zero: one row each, or one tensor a dimension."""
     xp = array_namespace[type(input.array)]
-    found = xp.nonzero(input.array if input.ndim else input.array.reshape(1))
+    found = _nonzero(xp, input.array if input.ndim else input.array.reshape(1))
     if as_tuple:
         return tuple(wrap(i) for i in found)
     rows = xp.stack(found, axis=1) if input.ndim else xp.zeros((len(found[0]), 0), np.int64)

@@ -27,6 +27,8 @@ def multinomial(
     if not replacement or num_samples == 1:
         with np.errstate(divide="ignore"):
             score = weights / generator.exponential(weights.shape, dtype=weights.dtype)
+        if num_samples == 1:
+            return score.argmax(axis=-1)[..., None]
         return np.argsort(-score, axis=-1, kind="stable")[..., :num_samples]
     work = np.float64 if weights.dtype == np.float64 else np.float32
     picks = np.empty((*weights.shape[:-1], num_samples), np.int64)

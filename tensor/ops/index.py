@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -191,20 +193,53 @@ def along(xp: Any, index: Any, dim: int) -> tuple[Any, ...]:
     return tuple(grid)
 
 
+CACHED = 4096  # offsets
+
+
+def _offsets(shape: tuple[int, ...], counts: tuple[int, ...], dim: int) -> Any:
+    """Where the first element of each line along `dim` stands in a flattened array of `shape`."""
+    total: Any = np.zeros((), np.intp)
+    for k, n in enumerate(counts):
+        if k != dim:
+            lines = np.arange(n) * math.prod(shape[k + 1 :])
+            total = total + lines.reshape((n,) + (1,) * (len(counts) - k - 1))
+    return total
+
+
+_kept_offsets = lru_cache(maxsize=256)(_offsets)
+
+
+def places(shape: tuple[int, ...], index: Any, dim: int) -> Any:
+    """Positions in a flattened array of `shape` for positions along `dim`; many times faster than a grid of indices."""
+    step = math.prod(shape[dim + 1 :])
+    at = index if step == 1 else index.astype(np.intp, copy=False) * step
+    if index.ndim == 1:
+        return at
+    lines = index.size // max(index.shape[dim], 1)
+    return at + (_kept_offsets if lines <= CACHED else _offsets)(shape, index.shape, dim)
+
+
+def take_along(xp: Any, x: Any, index: Any, dim: int) -> Any:
+    """The elements at positions along `dim`; the index may be smaller than x in the other dimensions."""
+    if not x.ndim or not index.ndim:
+        return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
+    if xp is np and x.flags.c_contiguous:
+        return x.reshape(-1).take(places(x.shape, index, dim))
+    return x[along(xp, index, dim)]
+
+
 def _gather(xp: Any, x: Any, *, dim: int, index: Any) -> Any:
-    return (
-        x[along(xp, index, dim)]
-        if x.ndim and index.ndim
-        else x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
-    )
+    return take_along(xp, x, index, dim)
 
 
 def _scatter_into_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
     out = xp.zeros(shape, x.dtype)
-    if out.ndim and index.ndim:
-        xp.add.at(out, along(xp, index, dim), x)
-    else:
+    if not out.ndim or not index.ndim:
         xp.add.at(out.reshape(-1), index.reshape(-1), x.reshape(-1))
+    elif xp is np:
+        np.add.at(out.reshape(-1), places(shape, index, dim).reshape(-1), x.reshape(-1))
+    else:
+        xp.add.at(out, along(xp, index, dim), x)
     return out
 
 

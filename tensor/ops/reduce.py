@@ -11,6 +11,7 @@ from ...autograd.engine import Variable
 from ...autograd.op import Op
 from ..dtypes import F32, F64, I64, category, default_float
 from .declare import axes_of, axis_of, unary
+from .faster import faster
 from .pointwise import cast
 from .rows import row_sum
 
@@ -350,9 +351,16 @@ def _scan_prepare(name: str) -> Any:
     return prepare
 
 
+def _scan(xp: Any, x: Any, dim: int, name: str) -> Any:
+    if not x.ndim:
+        return x.copy()
+    made = faster(name, xp, x, dim=dim) if x.size >= 4096 else None
+    return getattr(xp, name)(x, axis=dim) if made is None else made
+
+
 cumsum = Op(
     "cumsum",
-    lambda xp, x, *, dim: xp.cumsum(x, axis=dim if x.ndim else None).reshape(x.shape),
+    lambda xp, x, *, dim: _scan(xp, x, dim, "cumsum"),
     [
         lambda ops, g, dim: (
             ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g
@@ -385,7 +393,7 @@ def _cumprod_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:
 
 cumprod = Op(
     "cumprod",
-    lambda xp, x, *, dim: xp.cumprod(x, axis=dim if x.ndim else None).reshape(x.shape),
+    lambda xp, x, *, dim: _scan(xp, x, dim, "cumprod"),
     [_cumprod_rule],
     prepare=_scan_prepare("cumprod"),
 )

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...autograd.op import Op
 from ..dtypes import I64, category
 from .declare import axis_of
 from .faster import faster
+from .index import take_along
+from .rows import last, row_starts
 from .scan import running
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 Array = Any
+FEW = 8  # so many of the best are found by as many passes
 SMALL = 4096  # below this many elements a stable sort is not worth avoiding
 
 
@@ -23,7 +28,7 @@ def _ascending(xp: Any, x: Array, axis: int) -> Array:
     if x.size <= SMALL or x.dtype.kind == "b":
         return x.argsort(axis=axis, kind="stable")
     order = x.argsort(axis=axis)
-    values = xp.moveaxis(xp.take_along_axis(x, order, axis), axis, -1)
+    values = xp.moveaxis(take_along(xp, x, order, axis), axis, -1)
     tied = (values[..., 1:] == values[..., :-1]).any() or (values[..., -1:] != values[..., -1:]).any()
     return x.argsort(axis=axis, kind="stable") if tied else order
 
@@ -67,6 +72,35 @@ def _topk_prepare(x: Any, *, k: int, dim: int = -1, largest: bool = True) -> Pre
     return (x,), {"k": k, "dim": d, "largest": largest}
 
 
+def _by_passes(x: Array, k: int, dim: int, largest: bool) -> Array | None:
+    """The k best by k passes, the best struck out after each; None where an element cannot be told from a struck one.
+
+    Equal elements come in order, as a stable sort has them.
+    """
+    rows = last(np, x, dim)
+    shape, width = rows.shape, rows.shape[-1]
+    rows = rows.reshape(-1, width).copy() if k > 1 else rows.reshape(-1, width)
+    flat, starts = rows.reshape(-1), row_starts(np, *rows.shape)
+    worst = _worst(rows.dtype, largest)
+    best = np.empty((len(rows), k), I64)
+    for j in range(k):
+        at = best[:, j] = rows.argmax(axis=1) if largest else rows.argmin(axis=1)
+        where = at + starts
+        found = flat[where]
+        if (found == worst).any() or not largest and (found != found).any():
+            return None
+        if j + 1 < k:
+            flat[where] = worst
+    return np.moveaxis(best.reshape(*shape[:-1], k), -1, dim)
+
+
+def _worst(dtype: Any, largest: bool) -> Any:
+    if dtype.kind == "f":
+        return -np.inf if largest else np.inf
+    limits = np.iinfo(dtype)
+    return limits.min if largest else limits.max
+
+
 def _argtopk(xp: Any, x: Array, *, k: int, dim: int, largest: bool) -> Array:
     """Positions of the k largest or smallest, best first."""
     if not x.ndim:
@@ -75,12 +109,14 @@ def _argtopk(xp: Any, x: Array, *, k: int, dim: int, largest: bool) -> Array:
     if not k:
         return xp.zeros((*x.shape[:dim], 0, *x.shape[dim + 1 :]), I64)
     front = (slice(None),) * dim
+    if xp is np and k <= FEW and x.dtype.kind in "fiu" and (best := _by_passes(x, k, dim, largest)) is not None:
+        return best
     if n <= 64 or 4 * k > n or x.dtype.kind == "b":
         return stable_order(xp, x, dim, largest)[(*front, slice(0, k))]
     part = slice(n - k, n) if largest else slice(0, k)
     found = xp.sort(xp.argpartition(x, n - k if largest else k - 1, axis=dim)[(*front, part)], axis=dim)
-    inner = stable_order(xp, xp.take_along_axis(x, found, dim), dim, largest)
-    return xp.take_along_axis(found, inner, dim)
+    inner = stable_order(xp, take_along(xp, x, found, dim), dim, largest)
+    return take_along(xp, found, inner, dim)
 
 
 argtopk = Op("argtopk", _argtopk, prepare=_topk_prepare)
@@ -128,7 +164,7 @@ def _argmedian(xp: Any, x: Array, *, dim: int, ignore_nan: bool) -> Array:
     place = xp.maximum(count - 1, 0) // 2
     if not ignore_nan:
         place = xp.where(count < n, count, place)
-    return xp.squeeze(xp.take_along_axis(order, place, dim), dim)
+    return xp.squeeze(take_along(xp, order, place, dim), dim)
 
 
 argmedian = Op(
@@ -147,13 +183,13 @@ def _argmode(xp: Any, x: Array, *, dim: int) -> Array:
         return xp.zeros((), I64)
     rows = xp.moveaxis(x, dim, -1)
     order = rows.argsort(axis=-1, kind="stable")
-    values = xp.take_along_axis(rows, order, -1)
+    values = take_along(xp, rows, order, rows.ndim - 1)
     at = xp.arange(rows.shape[-1])
     starts = xp.concatenate(
         [xp.zeros((*values.shape[:-1], 1), I64), xp.where(values[..., 1:] != values[..., :-1], at[1:], 0)], -1
     )
     run = at - running(xp, xp.maximum, starts, -1)
-    return xp.take_along_axis(order, run.argmax(axis=-1)[..., None], -1)[..., 0]
+    return take_along(xp, order, run.argmax(axis=-1)[..., None], rows.ndim - 1)[..., 0]
 
 
 argmode = Op("argmode", _argmode, prepare=lambda x, *, dim=-1: ((x,), {"dim": _filled("mode", x, dim)}))

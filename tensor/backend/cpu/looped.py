@@ -8,6 +8,7 @@ same call always gives the same bits.
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from ...ops.rows import ones, zeros
 
 F32 = np.dtype("float32")
 I64 = np.dtype("int64")
+WIDE = {F32, np.dtype("float64"), I64}  # dtypes that the loops take
 WORTH = 0.1  # seconds of plain work
 LARGE = 1 << 15  # elements
 
@@ -56,17 +58,29 @@ def shuffle(order: Any, start: int, words: Any) -> Any:
     return order
 
 
+def _lines(x: Any, dim: int) -> Any:
+    """x as (a, n, b) with n the size of `dim`."""
+    above, below = math.prod(x.shape[:dim]), math.prod(x.shape[dim + 1 :])
+    return np.ascontiguousarray(x).reshape(above, x.shape[dim], below)
+
+
 def _running(name: str) -> Callable[..., Any]:
     def body(x: Any, *, dim: int) -> Any:
-        if x.dtype.kind not in "iuf" or x.dtype.itemsize < 4 or not x.size:
+        if x.dtype not in WIDE or not x.size or (found := _worth(x.size * 2e-8)) is None:
             return None
-        found = _worth(x.size * 2e-8)
-        if found is None:
+        lines, out = _lines(x, dim), np.empty(x.shape, I64)
+        getattr(found, name)(lines, np.empty(lines.shape[2], x.dtype), out.reshape(lines.shape))
+        return out
+
+    return body
+
+
+def _scan(name: str) -> Callable[..., Any]:
+    def body(x: Any, *, dim: int) -> Any:
+        if x.dtype not in WIDE or not x.size or (found := _worth(x.size * 3e-9)) is None:
             return None
-        out = np.empty(x.shape, I64)
-        shape = (int(np.prod(x.shape[:dim])), x.shape[dim], int(np.prod(x.shape[dim + 1 :])))
-        best = np.empty(shape[2], x.dtype)
-        getattr(found, name)(np.ascontiguousarray(x).reshape(shape), best, out.reshape(shape))
+        lines, out = _lines(x, dim), np.empty(x.shape, x.dtype)
+        getattr(found, name)(lines, out.reshape(lines.shape))
         return out
 
     return body
@@ -117,6 +131,8 @@ BODIES: dict[str, Callable[..., Any]] = {
     "shuffle": shuffle,
     "argcummax": _running("argcummax"),
     "argcummin": _running("argcummin"),
+    "cumsum": _scan("cumsum"),
+    "cumprod": _scan("cumprod"),
     "gamma_loop": gamma_loop,
     "poisson_loop": poisson_loop,
     "layer_norm": layer_norm,

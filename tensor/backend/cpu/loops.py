@@ -60,6 +60,28 @@ def argcummin(x: Any, best: Any, out: Any) -> None:
                 out[i, j, k] = j if wins else out[i, j - 1, k]
 
 
+@exact
+def cumsum(x: Any, out: Any) -> None:
+    """Of (a, n, b) along n."""
+    for i in range(x.shape[0]):
+        for k in range(x.shape[2]):
+            out[i, 0, k] = x[i, 0, k]
+        for j in range(1, x.shape[1]):
+            for k in range(x.shape[2]):
+                out[i, j, k] = out[i, j - 1, k] + x[i, j, k]
+
+
+@exact
+def cumprod(x: Any, out: Any) -> None:
+    """Of (a, n, b) along n."""
+    for i in range(x.shape[0]):
+        for k in range(x.shape[2]):
+            out[i, 0, k] = x[i, 0, k]
+        for j in range(1, x.shape[1]):
+            for k in range(x.shape[2]):
+                out[i, j, k] = out[i, j - 1, k] * x[i, j, k]
+
+
 @njit(inline="always")
 def _double(high: Any, low: Any) -> Any:
     """A number in [0, 1) of 53 bits, from two words."""
