@@ -13,7 +13,7 @@ import numpy as np
 
 from . import engine
 from .engine import Node, Variable, array_namespace, call_site, edge_of, mode, refresh, writable
-from .op import Op, OpNode, describe, listeners, no_kernel, registry, tensor_ops
+from .op import F32, F64, Op, OpNode, describe, listeners, no_kernel, registry, tensor_ops
 
 
 class CopySlices(Node):
@@ -76,9 +76,37 @@ def written(x: Any) -> None:
         writer(x)
 
 
+# NumPy's own in-place forms, by the name of the op.
+UFUNCS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.true_divide}
+
+
+def _at_once(name: str, x: Any, other: Any) -> bool:
+    """Writes x by a ufunc where nothing is recorded and dtypes are equal; False where the long way must do it."""
+    ufunc, a, b = UFUNCS.get(name), x.array, other
+    if ufunc is None or listeners or x._base is not None or type(a) is not np.ndarray:
+        return False
+    recorded = x._needs
+    if isinstance(other, Variable):
+        b, recorded = other.array, recorded or other._needs or other._base is not None
+        if type(b) is not np.ndarray or b.dtype is not a.dtype:
+            return False
+    elif type(b) is not float and type(b) is not int:
+        return False
+    if (a.dtype is not F32 and a.dtype is not F64) or (recorded and mode.grad) or not a.flags.writeable:
+        return False
+    try:
+        ufunc(a, b, a)
+    except (ValueError, OverflowError):
+        return False  # the long way says it in our words
+    return True
+
+
 def apply_inplace(op: Callable[..., Any], x: Any, *others: Any, **kw: Any) -> Any:
     """Writes op(x, *others) into x, and records it; returns x."""
     declared: Op = getattr(op, "op", op)  # type: ignore[arg-type]
+    if others and not kw and len(others) == 1 and _at_once(declared.name, x, others[0]):
+        written(x)
+        return x
     check_writable(declared.name + "_", x)
     args: Sequence[Any] = (x, *others)
     if declared.prepare is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from operator import index as whole
@@ -394,7 +395,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if a > b:
         raise RuntimeError(f"[flatten] start_dim must not come after end_dim, came {start_dim} and {end_dim}")
     shape = input.array.shape
-    return _s.reshape(input, shape=(*shape[:a], int(np.prod(shape[a : b + 1])), *shape[b + 1 :]))
+    return _s.reshape(input, shape=(*shape[:a], math.prod(shape[a : b + 1]), *shape[b + 1 :]))
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from ...autograd.engine import Variable
 from ...autograd.op import Op, array_forms
 from ..dtypes import F32, category
-from .declare import axis_of, describe, unary
+from .declare import axis_of, describe, single, unary
 from .faster import faster
 from .pointwise import erf
 from .rows import back, blocks, last, row_max, row_sum
@@ -32,10 +32,16 @@ def _floating_only(name: str) -> Callable[..., Prepared]:
     return prepare
 
 
+SMALL = 4096  # elements that are not worth cutting up
+
+
 def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) -> Any:
     """A new array y like the first, filled by body(y, *arrays, *buffers) in pieces that stay in the cache."""
-    flat = [a.reshape(-1) for a in arrays]
     y = xp.empty(arrays[0].shape, arrays[0].dtype)
+    if y.size <= SMALL:
+        body(y, *arrays, *[xp.empty(y.shape, y.dtype) for _ in range(buffers)])
+        return y
+    flat = [a.reshape(-1) for a in arrays]
     flat_y = y.reshape(-1)
     held: list[Any] = []
     for part in blocks(flat_y.size):
@@ -207,12 +213,14 @@ def _silu_backward(xp: Any, g: Any, needs: Any, x: Any) -> list[Any]:
     return [in_pieces(xp, lambda y, g, x, t: _silu_backward_piece(y, g, x, t, xp), 1, g, x)]
 
 
-silu = Op(
-    "silu",
-    lambda xp, x: in_pieces(xp, lambda y, x: _silu_piece(y, x, xp), 0, x),
-    backward=_silu_backward,
-    composite=lambda ops, x: x * ops.sigmoid(x),
-    prepare=_floating_only("silu"),
+silu = single(
+    Op(
+        "silu",
+        lambda xp, x: in_pieces(xp, lambda y, x: _silu_piece(y, x, xp), 0, x),
+        backward=_silu_backward,
+        composite=lambda ops, x: x * ops.sigmoid(x),
+        prepare=_floating_only("silu"),
+    )
 )
 mish = Op(
     "mish",
@@ -382,6 +390,10 @@ def softmax_rows(xp: Any, x: Any, out: Any) -> None:
 
 
 def _log_softmax_rows(xp: Any, x: Any, out: Any) -> None:
+    if x.size <= 1024:
+        xp.subtract(x, x.max(1, keepdims=True), out=out)
+        out -= xp.log(xp.exp(out).sum(1, keepdims=True))
+        return
     for part in blocks(*x.shape):
         y = out[part]
         xp.subtract(x[part], row_max(xp, x[part])[:, None], out=y)
@@ -445,12 +457,14 @@ softmax_backward = Op(
     lambda xp, gy, p, *, dim: _softmax_backward(xp, gy, p, dim=dim),
     [lambda ops, g, p, dim: ops.softmax_backward(g, p, dim=dim), _softmax_backward_p],
 )
-softmax = Op(
-    "softmax",
-    lambda xp, x, *, dim: _softmax(xp, x, dim=dim),
-    [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim)],
-    prepare=_softmax_prepare("softmax"),
-    onnx="Softmax",
+softmax = single(
+    Op(
+        "softmax",
+        lambda xp, x, *, dim: _softmax(xp, x, dim=dim),
+        [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim)],
+        prepare=_softmax_prepare("softmax"),
+        onnx="Softmax",
+    )
 )
 log_softmax_backward = Op(
     "log_softmax_backward",
@@ -460,10 +474,12 @@ log_softmax_backward = Op(
         lambda ops, g, gy, logs, dim: -g * ops.exp(logs) * _total(ops, gy, dim),
     ],
 )
-log_softmax = Op(
-    "log_softmax",
-    lambda xp, x, *, dim: _log_softmax(xp, x, dim=dim),
-    [lambda ops, g, y, dim: ops.log_softmax_backward(g, y, dim=dim)],
-    prepare=_softmax_prepare("log_softmax"),
-    onnx="LogSoftmax",
+log_softmax = single(
+    Op(
+        "log_softmax",
+        lambda xp, x, *, dim: _log_softmax(xp, x, dim=dim),
+        [lambda ops, g, y, dim: ops.log_softmax_backward(g, y, dim=dim)],
+        prepare=_softmax_prepare("log_softmax"),
+        onnx="LogSoftmax",
+    )
 )

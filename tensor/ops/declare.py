@@ -209,8 +209,11 @@ def binary(
             raise RuntimeError(
                 f"[{name}] must not be used on bool tensors, came {_said(a)} and {_said(b)}: use ~, ^ or logical_not()"
             )
-        both = promoted(name, (a, b), least)
-        return both, {}
+        if isinstance(a, Variable) and isinstance(b, Variable):
+            x, z = a.array, b.array
+            if x.dtype is z.dtype and type(x) is type(z) and category(x.dtype) >= least:
+                return (a, b), {}
+        return promoted(name, (a, b), least), {}
 
     op = Op(
         name,
@@ -372,6 +375,63 @@ def viewing(op: Op) -> Callable[..., Any]:
             node.saved = saved = dict(kw) if plan.keywords else {}
             for name, _ in plan.shapes:
                 saved[name] = a.shape
+            t._node = node
+            t._needs = True
+        return t
+
+    return _finish(op, call)
+
+
+def single(op: Op) -> Callable[..., Any]:
+    """The short way to call an op of one tensor and keywords that makes one new array, in float32 and float64."""
+    forward, plan = op.forward, op.plan(1)
+    assert not plan.rare and op.outputs == 1 and not op.extras and not op.broadcast
+    keep_x, keywords = bool(plan.arrays), plan.keywords
+
+    def call(x: Any, **kw: Any) -> Any:
+        if listeners or mode.anomaly or not isinstance(x, Variable) or len(array_namespace) > 1:
+            return op(x, **kw)
+        dtype = x.array.dtype
+        if dtype is not F32 and dtype is not F64:
+            return op(x, **kw)
+        given = x, kw
+        if op.prepare is not None:  # looked up now: autocast puts its own in its place
+            (x,), kw = op.prepare(x, **kw)
+        a = x.array
+        dtype = a.dtype
+        if dtype is not F32 and dtype is not F64:
+            return op(given[0], **given[1])
+        try:
+            y = forward(np, a, **kw)
+        except op_module.ERRORS:
+            return op(given[0], **given[1])  # raises with our words
+        t: Any = _new(engine.tensor_class)
+        t.array = y if type(y) is np.ndarray else np.asarray(y)
+        t._version = [0, None]
+        if x._base is not None:
+            refresh(x)
+        if x._needs and mode.grad:
+            node = _new(FastNode)
+            edge = x._node
+            node.edges = (x if edge is None else edge,)
+            node.outputs = 1
+            node.seq = engine.sequence()
+            node.hooks = node.where = None
+            node.op = op
+            node.saved = saved = {**op.defaults, **kw} if keywords else {}
+            node.versions = ()
+            node.positions = plan.positions
+            for name, _ in plan.shapes:
+                saved[name] = a.shape
+            if keep_x:
+                saved[plan.arrays[0][0]] = a
+                version = x._version
+                node.versions = ((version, version[0], plan.arrays[0][0]),)
+            if plan.keep_y:
+                saved["y"] = t.array
+                node.versions = (*node.versions, (t._version, 0, "y"))
+            if op.composite is not None:
+                saved["call"] = (x,), kw
             t._node = node
             t._needs = True
         return t

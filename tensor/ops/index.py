@@ -161,8 +161,18 @@ def _index_of(name: str, index: Any) -> np.ndarray[Any, Any]:
     return array
 
 
+def _below(index: Any, size: int) -> bool:
+    """Whether all are in [0, size): one look for the largest as unsigned numbers, by argmax, which is vectorised."""
+    if type(index) is not np.ndarray or index.dtype is not I64 or not index.flags.c_contiguous:
+        return False
+    flat = index.reshape(-1).view(np.uint64)
+    return bool(flat[flat.argmax()] < size)
+
+
 def _inside(name: str, index: Any, size: int, kind: type[Exception] = IndexError, low: int = 0) -> None:
-    if index.size and (index.min() < low or index.max() >= size):
+    if not index.size or (low == 0 and _below(index, size)):
+        return
+    if index.min() < low or index.max() >= size:
         bad = index.min() if index.min() < low else index.max()
         raise kind(f"[{name}] indices must be in [{low}, {size - 1}], came {int(bad)}")
 

@@ -23,8 +23,10 @@ def _matmul_prepare(a: Any, b: Any) -> Prepared:
     if isinstance(a, Variable):
         if not isinstance(b, Variable):
             raise TypeError(f"[matmul] must be called with two Tensors, came {type(b).__name__}")
-        same_dtype("matmul", a, b)
-        if not a.ndim or not b.ndim:
+        x, y = a.array, b.array
+        if x.dtype is not y.dtype:
+            same_dtype("matmul", a, b)
+        if not x.ndim or not y.ndim:
             raise RuntimeError(f"[matmul] both must have dimensions, came {describe(a)} and {describe(b)}")
         if a.array.dtype == BOOL:
             raise RuntimeError("[matmul] the dtype must be numeric, came bool")
@@ -38,6 +40,8 @@ def _rows(t: Any) -> Any:
 
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
     """Batches times one matrix are one large product, not a loop of small ones."""
+    if a.ndim == 2 == b.ndim:
+        return a.dot(b)  # starts sooner than @
     if a.ndim > 2 and b.ndim == 2:
         return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b
@@ -99,7 +103,7 @@ matmul = Op(
 
 
 def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    y = _rows(x) @ weight.T
+    y = _rows(x).dot(weight.T)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim != 2 else y

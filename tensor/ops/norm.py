@@ -14,6 +14,9 @@ from .rows import blocks, column_sum, row_sum
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+SMALL = 4096  # elements that are not worth cutting up
+
+
 def _matrix(x: Any, shape: tuple[int, ...]) -> Any:
     return x.reshape(-1, math.prod(shape))
 
@@ -46,9 +49,14 @@ def _layer_norm(xp: Any, x: Any, weight: Any, bias: Any, *, shape: tuple[int, ..
     if (made := faster("layer_norm", xp, rows, w, b, eps)) is not None:
         y, normal, scale = made
         return y.reshape(x.shape), normal, scale
-    y, normal = xp.empty(rows.shape, x.dtype), xp.empty(rows.shape, x.dtype)
-    scale = xp.empty((rows.shape[0], 1), x.dtype)
-    width = rows.shape[1]
+    y, width = xp.empty(rows.shape, x.dtype), rows.shape[1]
+    if rows.size <= SMALL:
+        c = rows - (row_sum(xp, rows) * (1 / width))[:, None]
+        scale = (1 / xp.sqrt(row_sum(xp, c * c) * (1 / width) + eps))[:, None]
+        c *= scale
+        _affine(xp, c, w, b, y)
+        return y.reshape(x.shape), c, scale
+    normal, scale = xp.empty(rows.shape, x.dtype), xp.empty((rows.shape[0], 1), x.dtype)
     for part in blocks(*rows.shape):
         c, t = normal[part], y[part]
         xp.subtract(rows[part], (row_sum(xp, rows[part]) * (1 / width))[:, None], out=c)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op
-from ..dtypes import BOOL, F32, I64, category, to_numpy
+from ..dtypes import BOOL, F32, F64, I64, category, to_numpy
 from .declare import binary, comparison, promoted, unary
 from .rows import blocks
 
@@ -396,9 +396,13 @@ where = Op(
 def _clamp(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("[clamp] min or max must be given, came neither")
-    if min is not None:
-        x = xp.maximum(x, min)
-    return x if max is None else xp.minimum(x, max)
+    if min is None:
+        return xp.minimum(x, max)
+    if max is None:
+        return xp.maximum(x, min)
+    if x.size > 4096 and not min.ndim and not max.ndim:
+        return x.clip(min, max)  # one pass
+    return xp.minimum(xp.maximum(x, min), max)
 
 
 def _clamp_x(ops: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
@@ -408,7 +412,22 @@ def _clamp_x(ops: Any, g: Any, x: Any, min: Any, max: Any) -> Any:
     return ops.where(inside, g, _zero(g))
 
 
+SHORT = {F32, F64}
+
+
+def _number_or_none(v: Any) -> bool:
+    return v is None or type(v) is float or type(v) is int
+
+
 def _clamp_prepare(x: Any, min: Any = None, max: Any = None) -> tuple[Any, dict[str, Any]]:
+    if (
+        isinstance(x, Variable)
+        and (dtype := x.array.dtype) in SHORT
+        and _number_or_none(min)
+        and _number_or_none(max)
+    ):
+        bounds = (None if v is None else np.asarray(v, dtype) for v in (min, max))
+        return (x, *bounds), {}
     given = [v for v in (x, min, max) if v is not None]
     cast_ = iter(promoted("clamp", tuple(given)))
     return tuple(None if v is None else next(cast_) for v in (x, min, max)), {}

@@ -10,7 +10,7 @@ import numpy as np
 from ...autograd.engine import Variable
 from ...autograd.op import Op
 from ..dtypes import F32, F64, I64, category, default_float
-from .declare import axes_of, axis_of, unary
+from .declare import axes_of, axis_of, single, unary
 from .faster import faster
 from .pointwise import cast
 from .rows import row_sum
@@ -65,12 +65,14 @@ def _sum(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
     return x.sum(axis=dim, keepdims=keepdim)
 
 
-sum = Op(
-    "sum",
-    _sum,
-    [lambda ops, g, x_shape, dim, keepdim: ops.expand(_restore(ops, g, dim, keepdim), shape=x_shape)],
-    prepare=_sum_prepare,
-    onnx="ReduceSum",
+sum = single(
+    Op(
+        "sum",
+        _sum,
+        [lambda ops, g, x_shape, dim, keepdim: ops.expand(_restore(ops, g, dim, keepdim), shape=x_shape)],
+        prepare=_sum_prepare,
+        onnx="ReduceSum",
+    )
 )
 
 
@@ -123,16 +125,18 @@ mean_all = unary(
 for _short, _name in ((sum_all, "SumBackward0"), (mean_all, "MeanBackward0")):
     _short.op.title = _name  # type: ignore[attr-defined]
 
-mean = Op(
-    "mean",
-    _mean,
-    [
-        lambda ops, g, x_shape, dim, keepdim: ops.expand(
-            _restore(ops, g, dim, keepdim) / _size(x_shape, dim), shape=x_shape
-        )
-    ],
-    prepare=_mean_prepare,
-    onnx="ReduceMean",
+mean = single(
+    Op(
+        "mean",
+        _mean,
+        [
+            lambda ops, g, x_shape, dim, keepdim: ops.expand(
+                _restore(ops, g, dim, keepdim) / _size(x_shape, dim), shape=x_shape
+            )
+        ],
+        prepare=_mean_prepare,
+        onnx="ReduceMean",
+    )
 )
 
 
@@ -156,19 +160,23 @@ def _extreme_prepare(name: str) -> Any:
     return prepare
 
 
-amax = Op(
-    "amax",
-    lambda xp, x, *, dim, keepdim: x.max(axis=dim, keepdims=keepdim),
-    [_extreme_rule],
-    prepare=_extreme_prepare("amax"),
-    onnx="ReduceMax",
+amax = single(
+    Op(
+        "amax",
+        lambda xp, x, *, dim, keepdim: x.max(axis=dim, keepdims=keepdim),
+        [_extreme_rule],
+        prepare=_extreme_prepare("amax"),
+        onnx="ReduceMax",
+    )
 )
-amin = Op(
-    "amin",
-    lambda xp, x, *, dim, keepdim: x.min(axis=dim, keepdims=keepdim),
-    [_extreme_rule],
-    prepare=_extreme_prepare("amin"),
-    onnx="ReduceMin",
+amin = single(
+    Op(
+        "amin",
+        lambda xp, x, *, dim, keepdim: x.min(axis=dim, keepdims=keepdim),
+        [_extreme_rule],
+        prepare=_extreme_prepare("amin"),
+        onnx="ReduceMin",
+    )
 )
 
 
@@ -358,16 +366,18 @@ def _scan(xp: Any, x: Any, dim: int, name: str) -> Any:
     return getattr(xp, name)(x, axis=dim) if made is None else made
 
 
-cumsum = Op(
-    "cumsum",
-    lambda xp, x, *, dim: _scan(xp, x, dim, "cumsum"),
-    [
-        lambda ops, g, dim: (
-            ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g
-        )
-    ],
-    prepare=_scan_prepare("cumsum"),
-    onnx="CumSum",
+cumsum = single(
+    Op(
+        "cumsum",
+        lambda xp, x, *, dim: _scan(xp, x, dim, "cumsum"),
+        [
+            lambda ops, g, dim: (
+                ops.flip(ops.cumsum(ops.flip(g, dims=(dim,)), dim=dim), dims=(dim,)) if g.ndim else g
+            )
+        ],
+        prepare=_scan_prepare("cumsum"),
+        onnx="CumSum",
+    )
 )
 
 

@@ -210,7 +210,7 @@ def _unsqueeze_prepare(x: Any, *, dim: int) -> Prepared:
 unsqueeze = viewing(
     Op(
         "unsqueeze",
-        lambda xp, x, *, dim: xp.expand_dims(x, dim),
+        lambda xp, x, *, dim: x[(slice(None),) * dim + (None,)],
         [lambda g, x_shape: g.reshape(x_shape)],
         view=True,
         half="native",
@@ -228,7 +228,7 @@ def _squeeze_prepare(x: Any, *, dim: Any = None) -> Prepared:
 squeeze = viewing(
     Op(
         "squeeze",
-        lambda xp, x, *, dim: xp.squeeze(x, axis=dim) if dim else x.view(),
+        lambda xp, x, *, dim: x.squeeze(dim) if dim else x.view(),
         [lambda g, x_shape: g.reshape(x_shape)],
         view=True,
         half="native",
@@ -362,7 +362,7 @@ def _cat_prepare(*parts: Any, dim: int = 0) -> Prepared:
         if not isinstance(p, Variable):
             raise TypeError(f"[cat] all parts must be Tensors, came {type(p).__name__}")
         array = p.array
-        if array.dtype is not first.dtype or array.ndim != first.ndim or array.ndim < 2:
+        if array.dtype is not first.dtype or array.ndim != first.ndim or not array.size or not array.ndim:
             return _cat_any(parts, dim)
     return parts, {"dim": axis_of("cat", dim, first.ndim)}
 
@@ -389,7 +389,7 @@ def _cat_backward(ops: Any, g: Any, needs: Any, inputs_shape: Any, dim: int) -> 
 
 cat = Op(
     "cat",
-    lambda xp, *inputs, dim: xp.concatenate(inputs, axis=dim),
+    lambda xp, *inputs, dim: xp.concatenate(inputs, dim),
     _cat_backward,
     half="native",
     prepare=_cat_prepare,
@@ -401,20 +401,25 @@ cat = Op(
 def _stack_prepare(*parts: Any, dim: int = 0) -> Prepared:
     if not parts:
         raise RuntimeError("[stack] at least one tensor must be given, came none")
-    shapes = {tuple(p.shape) for p in parts}
-    if len(shapes) > 1:
+    first = parts[0].array if isinstance(parts[0], Variable) else parts[0]
+    if any(p.shape != first.shape for p in parts):
         raise RuntimeError(f"[stack] shapes must be equal, came {[list(p.shape) for p in parts]}")
     if isinstance(parts[0], Variable):
-        target = parts[0].array.dtype
+        target = first.dtype
         for p in parts[1:]:
             target = promote_types(target, p.array.dtype)
-        parts = tuple(p if p.array.dtype == target else cast(p, dtype=target) for p in parts)
-    return parts, {"dim": axis_of("stack", dim, parts[0].ndim + 1)}
+        parts = tuple(p if p.array.dtype is target else cast(p, dtype=target) for p in parts)
+    return parts, {"dim": axis_of("stack", dim, first.ndim + 1)}
+
+
+def _stack(xp: Any, *inputs: Any, dim: int) -> Any:
+    cut = (slice(None),) * dim + (None,)
+    return xp.concatenate([x[cut] for x in inputs], dim)
 
 
 stack = Op(
     "stack",
-    lambda xp, *inputs, dim: xp.stack(inputs, axis=dim),
+    _stack,
     lambda ops, g, needs, dim: ops.unbind(g, dim=dim),
     half="native",
     prepare=_stack_prepare,

@@ -87,7 +87,7 @@ def _by_passes(x: Array, k: int, dim: int, largest: bool) -> Array | None:
         at = best[:, j] = rows.argmax(axis=1) if largest else rows.argmin(axis=1)
         where = at + starts
         found = flat[where]
-        if (found == worst).any() or not largest and (found != found).any():
+        if (found == worst).any() or (not largest and (found != found).any()):
             return None
         if j + 1 < k:
             flat[where] = worst
@@ -109,7 +109,13 @@ def _argtopk(xp: Any, x: Array, *, k: int, dim: int, largest: bool) -> Array:
     if not k:
         return xp.zeros((*x.shape[:dim], 0, *x.shape[dim + 1 :]), I64)
     front = (slice(None),) * dim
-    if xp is np and k <= FEW and x.dtype.kind in "fiu" and (best := _by_passes(x, k, dim, largest)) is not None:
+    if (
+        xp is np
+        and k <= FEW
+        and n > 64
+        and x.dtype.kind in "fiu"
+        and (best := _by_passes(x, k, dim, largest)) is not None
+    ):
         return best
     if n <= 64 or 4 * k > n or x.dtype.kind == "b":
         return stable_order(xp, x, dim, largest)[(*front, slice(0, k))]
