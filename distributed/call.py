@@ -26,6 +26,12 @@ def _shortened(text: str, limit: int) -> bytes:
     return data[: limit - 12].decode(errors="ignore").encode() + b"..~%08x" % zlib.crc32(data)
 
 
+@lru_cache(4096)
+def _tail(site: str) -> bytes:
+    data = site.encode()[-_SITE_BYTES:]  # a long path keeps its end, which is the part that tells
+    return _SITE.pack(len(data)) + data
+
+
 def caller() -> str:
     """`file:line` of the nearest frame outside this package."""
     frame = sys._getframe(1)
@@ -44,12 +50,11 @@ class Call:
     __slots__ = ("_length", "header", "site", "text")
 
     def __init__(self, text: str, site: str, sequence: int, job: int = 0, generation: int = 0) -> None:
-        # A long path keeps its end, which is the part that tells.
-        body, tail = _shortened(text, _TEXT_BYTES), site.encode()[-_SITE_BYTES:]
+        body = _shortened(text, _TEXT_BYTES)
         self.text, self.site = text, site
         self._length = _FIXED.size + len(body)
         fixed = _FIXED.pack(_MAGIC, generation, job, sequence, len(body))
-        self.header = fixed + body + _SITE.pack(len(tail)) + tail
+        self.header = fixed + body + _tail(site)
 
     def __repr__(self) -> str:
         return f"{self.text}, called at {self.site}"

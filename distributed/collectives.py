@@ -44,7 +44,9 @@ class Runner:
         self.channel, self.one_host = channel, one_host
         self.costs, self._forced = ONE_HOST if one_host else Costs(), forced_plan()
         self.rank, self.world = channel.rank, len(channel.members)
+        self._peers = [p for p in range(self.world) if p != self.rank]
         self._plans: dict[tuple[Any, ...], Any] = {}
+        self._kinds: dict[tuple[int, bool], str] = {}  # plans of all-reduces by size
 
     def all_reduce(self, call: Call, flat: np.ndarray, op: str, pace: Pace) -> Steps:
         """In place. The same bits on every rank, and in every run."""
@@ -146,6 +148,7 @@ class Runner:
     def use(self, costs: Costs) -> None:
         """Choose plans by these costs from now on: the same on all ranks."""
         self.costs = costs
+        self._kinds.clear()
 
     def measure(self, call: Call, into: np.ndarray, pace: Pace) -> Steps:
         """Leave this rank's costs in `into`. All ranks call it."""
@@ -153,6 +156,14 @@ class Runner:
 
     def plan_of(self, nbytes: int, wide: bool = False) -> str:
         """Which plan an all-reduce of `nbytes` takes. wide: whether it adds up in a wider dtype than the array's."""
+        kind = self._kinds.get((nbytes, wide))
+        if kind is None:
+            if len(self._kinds) > 1024:
+                self._kinds.clear()
+            kind = self._kinds[nbytes, wide] = self._choose(nbytes, wide)
+        return kind
+
+    def _choose(self, nbytes: int, wide: bool) -> str:
         if self._forced in KINDS[:2] or (self._forced is not None and not wide):
             return str(self._forced)
         # In one memory a message to many costs no more than one to a neighbour. And a ring would round a half at
@@ -169,13 +180,14 @@ class Runner:
             found = self._plans[key] = make(self.rank, self.world, *sizes)
         return found
 
-    def _rows(self, call: Call, flat: np.ndarray, pace: Pace) -> Generator[None, None, np.ndarray]:
-        rows = np.empty((self.world, flat.size), flat.dtype)
-        rows[self.rank] = flat
-        peers = [p for p in range(self.world) if p != self.rank]
-        sends = [Outgoing(p, flat) for p in peers]
-        recvs = [Incoming(p, rows[p], None, flat.dtype) for p in peers]
+    def _rows(self, call: Call, flat: np.ndarray, pace: Pace) -> Generator[None, None, list[np.ndarray]]:
+        """All ranks' arrays; this one's is `flat` itself where reduce_rows allows it."""
+        rows = [np.empty_like(flat) if p != self.rank else flat for p in range(self.world)]
+        sends = [Outgoing(p, flat) for p in self._peers]
+        recvs = [Incoming(p, rows[p], None, flat.dtype) for p in self._peers]
         yield from self.channel.exchange(call, sends, recvs, pace)
+        if self.rank > 1:
+            rows[self.rank] = flat.copy()
         return rows
 
     def _reduce_part(

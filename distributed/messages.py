@@ -181,12 +181,13 @@ def writable(verb: str, array: np.ndarray) -> tuple[np.ndarray, Callable[[], Non
 
         host, target = array.get(), array
         return host.reshape(-1), lambda: target.__setitem__(Ellipsis, load().asarray(host))
-    if not array.flags.writeable:
+    flags = array.flags
+    if not flags.writeable:
         raise ValueError(
             f"[{verb}] the array to write must be writable, got a read-only one of shape {array.shape}"
         )
-    if array.flags.c_contiguous:
-        return array.reshape(-1), None
+    if flags.c_contiguous:
+        return array if array.ndim == 1 else array.reshape(-1), None
     flat = array.reshape(-1)
 
     def back() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -68,15 +68,16 @@ def finish(op: str, total: np.ndarray, world: int) -> None:
         np.divide(total, world, out=total)
 
 
-def reduce_rows(rows: np.ndarray, op: str, out: np.ndarray) -> None:
-    """out = reduction of rows [world, n] in the order of rows: the same bits on every rank."""
-    dtype = accumulator(op, rows.dtype)
-    combine = combiner(op, rows.dtype)
-    # With the dtypes equal the sum can grow in place; out never overlaps rows.
-    total = out if dtype == out.dtype else rows[0].astype(dtype)
-    if total is out:
-        out[...] = rows[0]
-    for row in rows[1:]:
+def reduce_rows(rows: Sequence[np.ndarray], op: str, out: np.ndarray) -> None:
+    """out = reduction of rows, at least two, in their order: the same bits on every rank. `out` may be row 0 or 1."""
+    dtype = accumulator(op, out.dtype)
+    combine = combiner(op, out.dtype)
+    if dtype == out.dtype:
+        total = _UFUNCS[op](rows[0], rows[1], out=out)
+        rest = rows[2:]
+    else:
+        total, rest = rows[0].astype(dtype), rows[1:]
+    for row in rest:
         combine(total, row)
     finish(op, total, len(rows))
     if total is not out:

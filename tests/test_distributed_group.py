@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ringgrad.distributed.collectives import KINDS
 from ringgrad.distributed.group import Group
 from ringgrad.distributed.transport.local import LocalTransport, run_threads
 
@@ -518,6 +519,31 @@ class TestMpi(JobBehaviour):
         return run_workers([command])
 
 
+def every_plan_is_exact(group: Group) -> None:
+    """In sub-groups of 2 ranks and more, with numbers of which float32 holds every sum."""
+    for world in range(2, group.size + 1):
+        for kind in KINDS:
+            os.environ["RINGGRAD_PLAN"] = kind
+            part = group.split(0 if group.rank < world else None)
+            if part is None:
+                continue
+            for count in (0, 1, world - 1, world, world + 1, 8191):
+                parts = [(np.arange(count) % 13 + r * 3).astype(np.float32) for r in range(world)]
+                array = parts[part.rank].copy()
+                part.all_reduce(array)
+                assert (array == sum(parts)).all(), (world, kind, count)
+            part.close()
+
+
+def test_every_plan_is_exact_between_processes(tmp_path: Path) -> None:
+    world = 8
+    output = run_workers(
+        [[sys.executable, __file__, "plans", str(tmp_path), str(r), str(world)] for r in range(world)]
+    )
+    for rank in range(world):
+        assert (tmp_path / f"rank{rank}.json").read_text() == '"ok"', output
+
+
 def run_workers(commands: list[list[str]], limit: float = 60) -> str:
     """Run all at once, kill them after `limit` seconds, return what they printed."""
     # More ranks than cores is the rule here, and Open MPI refuses that and root unless told.
@@ -541,7 +567,7 @@ def main(kind: str, folder: str, *place: str) -> None:
     from ringgrad.distributed.transport import Transport
 
     transport: Transport
-    if kind == "shm":
+    if kind != "mpi":
         from ringgrad.distributed.transport.shm import ShmTransport
 
         transport = ShmTransport(folder, int(place[0]), int(place[1]))
@@ -550,7 +576,11 @@ def main(kind: str, folder: str, *place: str) -> None:
 
         transport = MpiTransport()
     group = Group(transport, timeout=30)
-    run_all(group, Path(folder))
+    if kind == "plans":
+        CASES["plans"] = every_plan_is_exact
+        Path(folder, f"rank{group.rank}.json").write_text(json.dumps(run_case("plans", group)))
+    else:
+        run_all(group, Path(folder))
     group.close()
     transport.close()
 

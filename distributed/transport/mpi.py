@@ -146,6 +146,7 @@ class MpiChannel(Channel):
         self.transport, self.tag, self.members = transport, _mpi_tag(transport, number), list(members)
         self.rank = self.members.index(transport.rank)
         self._byte = transport.MPI.BYTE
+        self.heads: list[np.ndarray] = []  # spare ones
 
     def ready(self, peer: int) -> bool:
         return bool(self.transport.comm.Iprobe(self.members[peer], self.tag))
@@ -158,8 +159,8 @@ class MpiChannel(Channel):
             heads = [step.listen(recv) for recv in recvs]
             for send in sends:
                 step.send(send)
-            for recv, (buffer, request) in zip(recvs, heads):
-                yield from step.receive(recv, buffer, request)
+            for recv, (head, request) in zip(recvs, heads):
+                yield from step.receive(recv, head, request)
             yield from step.finish()
         except CollectiveMismatch as error:
             if error is not self.transport.failure:
@@ -204,32 +205,27 @@ class _Step:
 
     def send(self, send: Outgoing) -> None:
         member, size = self.channel.members[send.peer], send.source.nbytes
-        body = size if size <= INLINE_BYTES else 0
-        head = np.empty(_HEAD + body, np.uint8)
-        memory = memoryview(head)  # type: ignore[arg-type]
-        memory[: _SIZE.size] = _SIZE.pack(size)
-        memory[_SIZE.size : _SIZE.size + len(self.call.header)] = self.call.header
-        if body:
-            head[_HEAD:] = send.source.view(np.uint8)
-        self._post(head, member)
+        body: Any = send.source.view(np.uint8) if 0 < size <= INLINE_BYTES else b""
+        self._post(b"".join((_SIZE.pack(size), self.call.header.ljust(HEADER_BYTES), body)), member)
         if size > INLINE_BYTES:
             for piece in _pieces(send.source.view(np.uint8)):
                 self._post(piece, member)
 
     def listen(self, recv: Incoming) -> tuple[np.ndarray, Any]:
         # Room for the longest first message, so that a peer that disagrees is understood and not cut off.
-        head = np.empty(_HEAD + INLINE_BYTES, np.uint8)
+        spare = self.channel.heads
+        head = spare.pop() if spare else np.empty(_HEAD + INLINE_BYTES, np.uint8)
         return head, self._expect(head, self.channel.members[recv.peer])
 
     def receive(self, recv: Incoming, head: np.ndarray, request: Any) -> Iterator[None]:
         member = self.channel.members[recv.peer]
         size, rank = recv.target.size * recv.dtype.itemsize, self.channel.transport.rank
         yield from self._wait(request, member)
-        memory = memoryview(head)  # type: ignore[arg-type]
-        self.call.check(rank, member, bytes(memory[_SIZE.size : _HEAD]))
-        self.call.check_size(rank, member, size, _SIZE.unpack_from(memory)[0])
+        self.call.check(rank, member, head[_SIZE.size : _HEAD].tobytes())
+        self.call.check_size(rank, member, size, _SIZE.unpack_from(head.data)[0])
         if size <= INLINE_BYTES:
             self._store(recv, recv.target, head[_HEAD : _HEAD + size].view(recv.dtype))
+            self.channel.heads.append(head)
         elif recv.combine is None:
             requests = [self._expect(piece, member) for piece in _pieces(recv.target.view(np.uint8))]
             for request in requests:
@@ -262,7 +258,7 @@ class _Step:
         else:
             recv.combine(target, part)
 
-    def _post(self, buffer: np.ndarray, member: int) -> None:
+    def _post(self, buffer: np.ndarray | bytes, member: int) -> None:
         self.sent.append((self.comm.Isend([buffer, self.byte], member, self.tag), member, buffer))
 
     def _expect(self, buffer: np.ndarray, member: int) -> Any:
