@@ -92,14 +92,13 @@ def make_buckets(
     """Buckets of at most cap_bytes (a larger parameter has its own), filled from the last parameter on, as
     backward does.
     """
-    runs = group_runs(parameters, cap_bytes, group)
-    return [Bucket(i, run, group, multiple) for i, run in enumerate(runs)]
+    return [Bucket(i, run, group, multiple) for i, run in enumerate(bucket_runs(parameters, cap_bytes))]
 
 
-def group_runs(parameters: Sequence[tuple[str, Any]], cap_bytes: int, group: Group) -> list[Run]:
-    """The parameters of each bucket that make_buckets makes."""
+def first_bucket_bytes(cap_bytes: int, group: Group) -> int:
+    """The limit of the first bucket where the user named none: communication starts early where that helps."""
     early = group.transport is not None and group.transport.spare_cores
-    return bucket_runs(parameters, cap_bytes, min(FIRST_BUCKET_BYTES, cap_bytes) if early else cap_bytes)
+    return min(FIRST_BUCKET_BYTES, cap_bytes) if early else cap_bytes
 
 
 def bucket_runs(

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..autograd import is_grad_enabled
 from ..nn.module import Module
-from .buckets import SHOWN, WHO, broadcast_coalesced
+from .buckets import SHOWN, WHO, broadcast_coalesced, first_bucket_bytes
 from .errors import CollectiveMismatch
 from .group import Group
 from .join import Join, Joinable, JoinHook
@@ -78,16 +78,18 @@ class DistributedDataParallel(Module, Joinable):
             broadcast_coalesced(group, [*module.parameters(), *module.buffers()])
         unused = find_unused_parameters or static_graph
         # Small buckets leave less for after backward, and each costs a latency.
-        cap_bytes = (
-            group.tune().bucket_bytes(group.size) if bucket_cap_mb is None else int(bucket_cap_mb * (1 << 20))
-        )
+        if bucket_cap_mb is None:
+            cap_bytes = group.tune().bucket_bytes(group.size)
+            first_bytes = first_bucket_bytes(cap_bytes, group)
+        else:
+            cap_bytes = first_bytes = int(bucket_cap_mb * (1 << 20))
         self._sharded: ShardedStep | None = None
         if reproducible is not None:
             from .reproducible import ShardedStep
 
             self._sharded = ShardedStep(group, module, named, cap_bytes, reproducible, unused)
         else:
-            self._reducer = Reducer(group, named, cap_bytes, unused)
+            self._reducer = Reducer(group, named, cap_bytes, unused, first_bytes)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if is_grad_enabled():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..autograd.engine import queue_callback
-from .buckets import WHO, Bucket, Run, group_runs, unused_text
+from .buckets import WHO, Bucket, Run, bucket_runs, unused_text
 from .group import Group
 
 
@@ -25,8 +25,17 @@ class Reducer:
     The first backward tells in which order gradients come; buckets are filled in rank 0's order from then on.
     """
 
-    def __init__(self, group: Group, named: list[tuple[str, Any]], cap_bytes: int, find_unused: bool) -> None:
-        self.group, self.named, self.cap_bytes, self.find_unused = group, named, cap_bytes, find_unused
+    def __init__(
+        self,
+        group: Group,
+        named: list[tuple[str, Any]],
+        cap_bytes: int,
+        find_unused: bool,
+        first_bytes: int | None = None,
+    ) -> None:
+        """first_bytes: a lower limit than cap_bytes for the first bucket."""
+        self.group, self.named, self.find_unused = group, named, find_unused
+        self.cap_bytes, self.first_bytes = cap_bytes, first_bytes
         self.active = True  # whether the backward of the latest forward is to be reduced
         self.hook: tuple[object, Callable[[Any, Any], Any]] | None = None
         self.samples: float | None = None  # that the losses since the last reduction are sums over
@@ -36,7 +45,7 @@ class Reducer:
         self._queued = False
         self._order: list[int] | None = []  # parameters as they came in the first backward; then None
         self.buckets: list[Bucket] = []
-        self._adopt(group_runs(named, cap_bytes, group))
+        self._adopt(bucket_runs(named, cap_bytes, first_bytes))
         for index, (_, parameter) in enumerate(named):
             parameter.register_post_accumulate_grad_hook(_Arrival(self, index))
 
@@ -182,7 +191,7 @@ class Reducer:
         # Without duplicates, which a first backward that failed leaves; what did not come keeps its order.
         agreed = np.array([*dict.fromkeys([*order, *reversed(range(len(self.named)))])], np.int64)
         self.group.broadcast(agreed, 0, name="order of gradients")
-        runs = group_runs([self.named[i] for i in agreed[::-1]], self.cap_bytes, self.group)
+        runs = bucket_runs([self.named[i] for i in agreed[::-1]], self.cap_bytes, self.first_bytes)
         if _members(runs) != _members([bucket.parameters for bucket in self.buckets]):
             self._adopt(runs)
 
