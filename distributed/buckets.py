@@ -4,7 +4,7 @@ gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,20 +102,27 @@ def first_bucket_bytes(cap_bytes: int, group: Group) -> int:
 
 
 def bucket_runs(
-    parameters: Sequence[tuple[str, Any]], cap_bytes: int, first_bytes: int | None = None
+    parameters: Sequence[tuple[str, Any]],
+    cap_bytes: int,
+    first_bytes: int | None = None,
+    apart: Callable[[Any], Any] = lambda parameter: None,
 ) -> list[Run]:
-    """The parameters of each bucket, from the last on, each of one dtype. first_bytes: a lower limit for the first."""
+    """The parameters of each bucket, from the last on, each of one dtype. first_bytes: a lower limit for the first.
+
+    apart: parameters for which it differs are in different buckets.
+    """
     runs: list[Run] = []
-    open_runs: dict[np.dtype, tuple[Run, int]] = {}
+    open_runs: dict[Any, tuple[Run, int]] = {}
     for item in reversed(parameters):
         array = item[1].array
-        run, size = open_runs.get(array.dtype, ([], 0))
+        kind = array.dtype, apart(item[1])
+        run, size = open_runs.get(kind, ([], 0))
         limit = first_bytes if first_bytes is not None and len(runs) <= 1 else cap_bytes
         if not run or size + array.nbytes > limit:
             run, size = [], 0
             runs.append(run)
         run.append(item)
-        open_runs[array.dtype] = (run, size + array.nbytes)
+        open_runs[kind] = (run, size + array.nbytes)
     return runs
 
 

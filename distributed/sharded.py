@@ -8,7 +8,7 @@ parameters, and all-gathers the others'. As many bytes are sent as by an all-red
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from ..autograd.engine import queue_callback, wrap
 from ..nn.module import Module
 from ..tensor import Parameter
+from . import sharded_state
 from .buckets import broadcast_coalesced, bucket_runs, unused_text
 from .ddp import check_same_model
 from .group import Group
@@ -70,6 +71,7 @@ class ShardedDataParallel(Module):
     bucket_cap_mb: as in DistributedDataParallel. find_unused_parameters: let parameters without a gradient count as
     zero; otherwise they are an error. step_in_backward: update each slice as soon as its gradient is there, and give
     that back too; do not call `optimizer.step` then. Schedulers and zero_grad work on `optimizer` as ever.
+    param_groups: parameters with options of their own, as optimizers take them; those in none of them stay as they are.
 
     Raises CollectiveMismatch on every rank if the ranks built different models.
     """
@@ -84,6 +86,7 @@ class ShardedDataParallel(Module):
         broadcast_buffers: bool = True,
         find_unused_parameters: bool = False,
         step_in_backward: bool = False,
+        param_groups: Sequence[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -92,16 +95,23 @@ class ShardedDataParallel(Module):
         self.process_group = group = world_group(process_group, "ShardedDataParallel")
         check_same_model(group, module)
         broadcast_coalesced(group, [*module.parameters(), *module.buffers()])
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.param_groups = list(param_groups or [{"params": list(module.parameters())}])
+        home = {id(p): i for i, given in enumerate(self.param_groups) for p in given["params"]}
+        self.numbers = {id_: number for number, id_ in enumerate(home)}  # of parameters in a state_dict
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) in home]
         cap = (
             group.tune().bucket_bytes(group.size) if bucket_cap_mb is None else int(bucket_cap_mb * (1 << 20))
         )
-        self._pieces = [Piece(run, group) for run in bucket_runs(named, cap)]
+        self._pieces = [Piece(run, group) for run in bucket_runs(named, cap, apart=lambda p: home[id(p)])]
         self._free: dict[np.dtype, list[np.ndarray]] = {}
         self._backing: dict[int, np.ndarray] = {}  # what a bucket's memory is a part of
         self._flying: deque[Piece] = deque()
         self._next, self._queued = 0, False
-        self.optimizer = optimizer_class([piece.shard for piece in self._pieces], **options)
+        shards: list[list[Any]] = [[] for _ in self.param_groups]
+        for piece in self._pieces:
+            shards[home[id(piece.parameters[0][1])]].append(piece.shard)
+        groups = [{**given, "params": own} for given, own in zip(self.param_groups, shards)]
+        self.optimizer = optimizer_class(groups, **options)
         self.optimizer.register_step_post_hook(lambda *ignored: self._spread())
         for piece in self._pieces:
             for position, (_, parameter) in enumerate(piece.parameters):
@@ -124,48 +134,26 @@ class ShardedDataParallel(Module):
                 g *= g.dtype.type(scale)
         return wrap(np.array(norm, np.float32))
 
+    def take_parameters(self) -> None:
+        """Gives all ranks rank 0's parameters and buffers, and the slices their values: after a change by hand."""
+        broadcast_coalesced(self.process_group, [*self.module.parameters(), *self.module.buffers()])
+        for piece in self._pieces:
+            flat = self._take(piece)
+            piece.gather_values(flat)
+            piece.shard.array[...] = flat[self.process_group.rank * piece.length :][: piece.length]
+            self._give_back(piece)
+
     def optimizer_state_dict(self) -> dict[str, Any]:
         """The state of all ranks, as optimizer_class over the module's parameters has it. All ranks call it."""
-        numbers = {id(p): i for i, p in enumerate(self.module.parameters())}
-        state: dict[int, dict[str, Any]] = {}
-        for piece in self._pieces:
-            for name, value in self.optimizer.state.get(piece.shard, {}).items():
-                parts = self._whole(piece, value)
-                for (_, p), part in zip(piece.parameters, parts):
-                    state.setdefault(numbers[id(p)], {})[name] = part
-        (group,) = self.optimizer.state_dict()["param_groups"]
-        order = sorted(numbers[id(p)] for piece in self._pieces for _, p in piece.parameters)
-        return {"state": dict(sorted(state.items())), "param_groups": [{**group, "params": order}]}
+        return sharded_state.gathered(self)
+
+    def local_optimizer_state_dict(self) -> dict[str, Any]:
+        """What this rank holds of it, for `ringgrad.distributed.checkpoint`, to which every rank gives its own."""
+        return sharded_state.held(self)
 
     def load_optimizer_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes on every rank the state that optimizer_state_dict gave, for any number of ranks."""
-        numbers = {id(p): i for i, p in enumerate(self.module.parameters())}
-        state: dict[int, dict[str, Any]] = {}
-        for index, piece in enumerate(self._pieces):
-            rows = [state_dict["state"].get(numbers[id(p)], {}) for _, p in piece.parameters]
-            state[index] = {name: self._slice(piece, [row[name] for row in rows]) for name in rows[0]}
-        (group,) = state_dict["param_groups"]
-        groups = [{**group, "params": list(range(len(self._pieces)))}]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-    def _whole(self, piece: Piece, value: Any) -> list[Any]:
-        """Of one value of the optimizer's state: each parameter's part, in its shape."""
-        array: Any = getattr(value, "array", None)
-        if array is None or array.shape != piece.shard.array.shape or array.ndim == 0:
-            return [value] * len(piece.parameters)
-        whole = np.empty(piece.length * self.process_group.size, array.dtype)
-        self.process_group.all_gather(whole, array)
-        return [wrap(part.copy()) for part in piece.slices(whole)]
-
-    def _slice(self, piece: Piece, values: list[Any]) -> Any:
-        shapes = [p.array.shape for _, p in piece.parameters]
-        arrays: list[Any] = [getattr(v, "array", None) for v in values]
-        if any(a is None or a.shape != shape or not shape for a, shape in zip(arrays, shapes)):
-            return values[0]
-        whole = np.zeros(piece.length * self.process_group.size, arrays[0].dtype)
-        for part, array in zip(piece.slices(whole), arrays):
-            part[...] = array
-        return wrap(whole[self.process_group.rank * piece.length :][: piece.length].copy())
+        """Takes on every rank the whole state, of any number of ranks, or all that local_optimizer_state_dict gave."""
+        sharded_state.take(self, state_dict)
 
     # The backward.
 

@@ -9,6 +9,7 @@ from .checkpoint_io import AsyncCheckpointIO, CheckpointIO
 from .datamodule import LightningDataModule
 from .module import LightningModule
 from .seeding import seed_everything
+from .sharded_io import ShardedCheckpointIO
 from .signals import SLURMEnvironment
 from .trainer import Trainer
 
@@ -19,6 +20,7 @@ __all__ = [
     "LightningDataModule",
     "LightningModule",
     "SLURMEnvironment",
+    "ShardedCheckpointIO",
     "Trainer",
     "callbacks",
     "cli_lightning_logo",

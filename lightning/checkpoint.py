@@ -8,15 +8,18 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..tensor.serialization import load
+from ..tensor.serialization import CheckpointError
 from ..version import __version__
+from .checkpoint_io import content
 from .hyperparameters import savable
 from .seeding import rng_state, set_rng_state
+from .sharded_io import held
 
 
 def dump(trainer: Any, weights_only: bool = False) -> dict[str, Any]:
     """The checkpoint of this moment; to be called on all workers. Keys are Lightning's, plus "rng"."""
-    module, loop = trainer.lightning_module, trainer.fit_loop
+    module, loop, strategy = trainer.lightning_module, trainer.fit_loop, trainer.strategy
+    state_of = strategy.held_optimizer_state if trainer.checkpoint_io.all_ranks else strategy.optimizer_state
     checkpoint: dict[str, Any] = {
         "epoch": loop.epoch,
         "global_step": loop.global_step,
@@ -28,11 +31,11 @@ def dump(trainer: Any, weights_only: bool = False) -> dict[str, Any]:
     if not weights_only:
         checkpoint["loops"] = {"fit_loop": loop.state_dict()}
         checkpoint["callbacks"] = {c.state_key: state for c in trainer.callbacks if (state := c.state_dict())}
-        checkpoint["optimizer_states"] = [trainer.strategy.optimizer_state(o) for o in trainer.optimizers]
+        checkpoint["optimizer_states"] = [state_of(o) for o in trainer.optimizers]
         checkpoint["lr_schedulers"] = [_plain(c.scheduler.state_dict()) for c in trainer.lr_scheduler_configs]
         if trainer.precision.scaler is not None:
             checkpoint["MixedPrecision"] = trainer.precision.scaler.state_dict()
-        checkpoint["rng"] = trainer.strategy.gather_object(rng_state())
+        checkpoint["rng"] = strategy.gather_object(rng_state())
     if module.hparams:
         checkpoint["hparams_name"] = module.__dict__.get("_hparams_name")
         checkpoint["hyper_parameters"] = savable(dict(module.hparams))
@@ -44,21 +47,44 @@ def dump(trainer: Any, weights_only: bool = False) -> dict[str, Any]:
 
 
 def write(trainer: Any, path: Any, weights_only: bool = False) -> None:
-    """Saves a checkpoint; to be called on all workers, of which rank 0 writes."""
-    checkpoint = dump(trainer, weights_only)
+    """Saves a checkpoint; to be called on all workers, of which rank 0 writes, or all."""
+    checkpoint, io = dump(trainer, weights_only), trainer.checkpoint_io
     if trainer.is_global_zero:
-        trainer.checkpoint_io.save_checkpoint(checkpoint, path)
-    trainer.strategy.barrier()
+        io.save_checkpoint(checkpoint, path)
+    elif io.all_ranks:
+        io.save_checkpoint(held(checkpoint, trainer.lightning_module), path)
+    if not io.all_ranks:
+        trainer.strategy.barrier()
 
 
 def read(path: Any) -> dict[str, Any]:
     """A checkpoint that a Trainer wrote. Raises FileNotFoundError, CheckpointError or ValueError."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"[Trainer] ckpt_path must be a checkpoint, but there is no file {path}")
-    checkpoint = load(path)
+    checkpoint = content(path)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"[Trainer] {path} must be a checkpoint of a Trainer, came one without 'state_dict'")
     return checkpoint
+
+
+def first_whole(trainer: Any, paths: list[Any]) -> tuple[Any, dict[str, Any] | None]:
+    """(path, checkpoint) of the first path that all workers can read; a damaged one is passed over with a warning.
+
+    Raises what is wrong with the last one. No paths: (None, None).
+    """
+    for path in paths:
+        checkpoint, error = None, None
+        try:
+            checkpoint = read(path)
+        except CheckpointError as damage:
+            error = damage
+        told = [text for text in trainer.strategy.gather_object(error and str(error)) if text]
+        if not told:
+            return path, checkpoint
+        if path is paths[-1]:
+            raise error or CheckpointError(told[0])
+        warnings.warn(f"[Trainer] passing over {path} for the one before: {told[0]}", stacklevel=2)
+    return None, None
 
 
 def restore_module(trainer: Any, checkpoint: dict[str, Any]) -> None:
@@ -91,7 +117,7 @@ def restore_training(trainer: Any, checkpoint: dict[str, Any]) -> None:
                 f"[fit] the checkpoint has {len(saved)} {what}, but configure_optimizers gave {len(own)}"
             )
     for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"]):
-        optimizer.load_state_dict(state)
+        trainer.strategy.load_optimizer_state(optimizer, state)
     for config, state in zip(trainer.lr_scheduler_configs, checkpoint["lr_schedulers"]):
         config.scheduler.load_state_dict(state)
     if trainer.precision.scaler is not None and "MixedPrecision" in checkpoint:

@@ -15,15 +15,21 @@ from ..tensor.serialization.tree import Encoder, decode
 class CheckpointIO:
     """Writes, reads and removes checkpoint files; for Trainer(plugins=...). Called on rank 0, reading on all ranks."""
 
+    all_ranks = False  # whether all ranks save
+
     def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
         """Writes the file whole or not at all; its folder is made."""
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         save(checkpoint, path)
 
     def load_checkpoint(self, path: str, map_location: Any = None) -> Any:
-        return load(path, map_location)
+        return content(path, map_location)
 
     def remove_checkpoint(self, path: str) -> None:
+        if os.path.isdir(path):
+            from ..distributed.checkpoint.checkpointer import remove
+
+            return remove(path)
         with suppress(FileNotFoundError):
             os.remove(path)
 
@@ -87,6 +93,27 @@ class AsyncCheckpointIO(CheckpointIO):
         errors = [error for future in pending if (error := future.exception())]
         if errors:
             raise errors[0]
+
+
+def content(path: Any, map_location: Any = None) -> Any:
+    """What is in a checkpoint: a file, or a folder that all workers have written."""
+    if not os.path.isdir(path):
+        return load(path, map_location)
+    from ..distributed.checkpoint.loading import read
+    from ..distributed.sharded_state import whole
+
+    checkpoint = read(os.fspath(path))
+    if isinstance(checkpoint, dict) and "optimizer_states" in checkpoint:
+        checkpoint["optimizer_states"] = [whole(state) for state in checkpoint["optimizer_states"]]
+    return checkpoint
+
+
+def saved_at(path: str) -> float | None:
+    """When a checkpoint was written; None where there is none, or one that was never completed."""
+    from ..distributed.checkpoint.saving import INDEX
+
+    inner = os.path.join(path, INDEX) if os.path.isdir(path) else path
+    return os.path.getmtime(inner) if os.path.exists(inner) else None
 
 
 def copied(state: Any) -> Any:

@@ -101,13 +101,8 @@ class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clips the gradients of an optimizer's parameters, by "norm" or by "value"."""
-        if not gradient_clip_val:
-            return
-        from ..nn.utils import clip_grad_norm_, clip_grad_value_
-
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-        clip(parameters, gradient_clip_val)
+        if gradient_clip_val:
+            self.trainer.strategy.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # ---- manual optimization
 
@@ -231,14 +226,13 @@ class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  
 
         Raises TypeError where `__init__` needs what the checkpoint lacks, RuntimeError where parameters differ.
         """
-        from ..tensor.serialization import load
-        from .checkpoint import build
+        from .checkpoint import build, content
 
         if hparams_file is not None:
             raise ValueError(
                 "[load_from_checkpoint] hparams_file is not read: pass the hyperparameters by name"
             )
-        saved = load(checkpoint_path, map_location=map_location)
+        saved = content(checkpoint_path, map_location)
         if not isinstance(saved, dict) or "state_dict" not in saved:
             raise ValueError(
                 f"[load_from_checkpoint] {checkpoint_path} must be a Trainer's, came one without state_dict"

@@ -90,6 +90,7 @@ class Signals:
     def _leave(self, received: signal.Signals) -> None:
         trainer, path = self.trainer, hpc_path(self.trainer)
         trainer.save_checkpoint(path)
+        trainer.checkpoint_io.teardown()  # it is on disk before anybody is told so
         code = 128 + received
         if trainer.is_global_zero:
             print(f"[Trainer] {received.name}: saved {path}", file=sys.stderr)

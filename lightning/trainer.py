@@ -12,7 +12,7 @@ from typing import Any
 from ..tensor import Tensor, dtypes
 from . import checkpoint as checkpoints
 from .callbacks import Callback, EarlyStopping, ModelCheckpoint, ModelSummary, RichProgressBar, Timer
-from .checkpoint_io import CheckpointIO
+from .checkpoint_io import CheckpointIO, saved_at
 from .datamodule import LightningDataModule
 from .evaluation_loop import EvaluationLoop, positional
 from .fit_loop import FitLoop
@@ -276,9 +276,9 @@ class Trainer:
             self.precision.convert_module(model)
             if self.root_device != "cpu":
                 model.to(self.root_device)
-            self.ckpt_path = self._checkpoint_path(ckpt_path)
-            if self.ckpt_path is not None:
-                self.checkpoint = checkpoints.read(self.ckpt_path)
+            paths = self._checkpoint_paths(ckpt_path)
+            self.ckpt_path, self.checkpoint = checkpoints.first_whole(self, paths)
+            if self.checkpoint is not None:
                 checkpoints.restore_module(self, self.checkpoint)
             with self._profiled(stage):
                 out = body()
@@ -313,7 +313,7 @@ class Trainer:
             )
         self.optimizers, self.lr_scheduler_configs = configured(model.configure_optimizers())
         schedulers = [config.scheduler for config in self.lr_scheduler_configs]
-        self.optimizers = self.strategy.wrap_optimizers(self.optimizers, schedulers)
+        self.optimizers = self.strategy.wrap_optimizers(model, self.optimizers, schedulers)
         self.wrapped_optimizers = [LightningOptimizer(o, self) for o in self.optimizers]
         self._check_optimization(model)
         loop.takes_idx = positional(model.training_step) > 1
@@ -325,7 +325,9 @@ class Trainer:
             loop.run()
         self.hooks("on_fit_end")
         if self.is_global_zero and os.path.exists(hpc_path(self)):
-            os.remove(hpc_path(self))  # what was cut off is whole now: a later run starts anew
+            self.checkpoint_io.remove_checkpoint(
+                hpc_path(self)
+            )  # what was cut off is whole now: a later run starts anew
 
     def _check_optimization(self, model: Any) -> None:
         if not model.automatic_optimization:
@@ -385,25 +387,24 @@ class Trainer:
                     part.prepare_data()
         self.strategy.barrier()
 
-    def _checkpoint_path(self, ckpt_path: Any) -> Any:
-        """The file that a run goes on from. A Slurm job that was requeued goes on from where it was cut off."""
+    def _checkpoint_paths(self, ckpt_path: Any) -> list[Any]:
+        """What a run goes on from, then what if that is damaged. A requeued Slurm job: where it was cut off."""
         cut_off = hpc_path(self)
         if ckpt_path is None and self.stage == "fit" and self.slurm.job_id is not None:
             ckpt_path = "hpc"
         wanted = ckpt_path == "hpc" or (ckpt_path == "last" and self.stage == "fit")
-        if wanted and self.strategy.broadcast_object(os.path.exists(cut_off)):
-            return cut_off
+        paths = [cut_off] if wanted and self.strategy.broadcast_object(saved_at(cut_off) is not None) else []
         if ckpt_path not in ("best", "last", "hpc"):
-            return ckpt_path
+            return paths if ckpt_path is None else [ckpt_path]
         found = next((c for c in self.callbacks if isinstance(c, ModelCheckpoint)), None)
-        path = None
-        if found is not None and ckpt_path != "hpc":
-            path = found.best_model_path if ckpt_path == "best" else found.newest_path(self)
-        if not path:
-            if ckpt_path != "best" and self.stage == "fit":
-                return None  # a job that is started again and again: the first time there is none
+        if found is not None and ckpt_path == "last":
+            paths += found.found(self)
+        if found is not None and ckpt_path == "best" and found.best_model_path:
+            paths.append(found.best_model_path)
+        # A job that is started again and again: the first time there is none.
+        if not paths and (ckpt_path == "best" or self.stage != "fit"):
             raise ValueError(f"[{self.stage}] ckpt_path={ckpt_path!r}, but no ModelCheckpoint has saved one")
-        return path
+        return paths
 
     def _log_hyperparameters(self, model: Any) -> None:
         values = dict(model.hparams_initial) if model.__dict__.get("_hparams_logged", True) else {}

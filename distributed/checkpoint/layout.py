@@ -62,6 +62,8 @@ def merged(trees: Sequence[Tree]) -> Tree:
 def _merged(whole: Tree, other: Tree, path: str, rank: int) -> Tree:
     if whole == other:
         return whole
+    if type(whole) is list and type(other) is list and len(whole) == len(other):
+        return [_merged(a, b, f"{path}[{i}]", rank) for i, (a, b) in enumerate(zip(whole, other))]
     tag = next((tag for tag in MAPPINGS if _is(whole, tag) and _is(other, tag)), None)
     if tag is None:
         raise ValueError(

@@ -121,14 +121,18 @@ class Saving:
         """Whether this rank's part is over; the whole may not be."""
         return not self._thread.is_alive()
 
+    def settle(self) -> None:
+        """Blocks until this rank's part is over, and on rank 0 the whole; asks no other rank, raises nothing."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
     def wait(self) -> None:
         """Blocks until the checkpoint is on disk on all ranks' account.
 
         Raises on every rank what went wrong on one of them, as CheckpointError or OSError; then the folder holds the
         checkpoint that it held before.
         """
-        if self._thread.ident is not None:
-            self._thread.join()
+        self.settle()
         if self._settled:
             return
         self._settled = True

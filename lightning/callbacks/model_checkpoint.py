@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from ...tensor.creation import tensor
+from ..checkpoint_io import saved_at
 from .callback import Callback
 
 
@@ -105,12 +106,12 @@ class ModelCheckpoint(Callback):
         self.last_model_path = state_dict["last_model_path"]
         self._find_kth()
 
-    def newest_path(self, trainer: Any) -> str:
-        """The file saved last, by this process or by one before in the same folder."""
+    def found(self, trainer: Any) -> list[str]:
+        """What this process, or one before, has saved in the folder: the newest first."""
         folder = self.dirpath or os.path.join(trainer.log_dir, "checkpoints")
         found = [os.path.join(folder, f) for f in os.listdir(folder)] if os.path.isdir(folder) else []
-        found = [f for f in found if f.endswith(self.FILE_EXTENSION)]
-        newest = max(found, key=os.path.getmtime) if found else ""
+        times = {f: saved_at(f) or 0.0 for f in found if f.endswith(self.FILE_EXTENSION)}
+        newest = sorted((f for f in times if times[f]), key=times.__getitem__, reverse=True)
         return trainer.strategy.broadcast_object(newest)
 
     # ---- when

@@ -7,9 +7,9 @@ from typing import Any
 
 from .reproducible import ReproducibleStrategy
 from .strategy import DDPStrategy
-from .zero import ZeroStrategy
+from .zero import Zero2Strategy, ZeroStrategy
 
-__all__ = ["DDPStrategy", "ReproducibleStrategy", "ZeroStrategy", "strategy_of"]
+__all__ = ["DDPStrategy", "ReproducibleStrategy", "Zero2Strategy", "ZeroStrategy", "strategy_of"]
 
 _unused: Callable[[], DDPStrategy] = lambda: DDPStrategy(find_unused_parameters=True)
 
@@ -25,6 +25,7 @@ STRATEGIES: dict[str, Callable[[], DDPStrategy]] = {
     "ddp_spawn_find_unused_parameters_true": _unused,
     "reproducible": ReproducibleStrategy,
     "zero": ZeroStrategy,
+    "zero2": Zero2Strategy,
 }
 
 

@@ -107,13 +107,28 @@ class DDPStrategy:
             check_same_model(self.group, module)
             broadcast_coalesced(self.group, [*module.parameters(), *module.buffers()])
 
-    def wrap_optimizers(self, optimizers: list[Any], schedulers: list[Any]) -> list[Any]:
+    def wrap_optimizers(self, module: Any, optimizers: list[Any], schedulers: list[Any]) -> list[Any]:
         """The optimizers that training steps with."""
         return optimizers
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """The whole state of an optimizer, on rank 0; to be called on all workers."""
         return optimizer.state_dict()
+
+    def held_optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """What this worker holds of it, for a checkpoint that all workers write."""
+        return optimizer.state_dict()
+
+    def load_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
+        """Takes the whole state on all workers."""
+        optimizer.load_state_dict(state)
+
+    def clip_gradients(self, optimizer: Any, limit: float, algorithm: str | None) -> None:
+        """Clips the gradients of an optimizer's parameters, by "norm" or by "value"."""
+        from ...nn.utils import clip_grad_norm_, clip_grad_value_
+
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        (clip_grad_value_ if algorithm == "value" else clip_grad_norm_)(parameters, limit)
 
     def parts(self, batch: Any, number: int) -> Iterable[Any]:
         """What training_step is called for, one after the other; number: of the batch, since training began."""
