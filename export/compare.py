@@ -1,12 +1,13 @@
 """Several traces of one model as one: what is equal in all is fixed, what differs follows from the dynamic dimensions.
 
 The runs have other values in their inputs, and other sizes of the dynamic dimensions. An int that differs must be
-`factor * (product of dimensions) + offset` in all runs. A constant that differs in other ways depends on the inputs'
-values outside of the recorded ops: that cannot be exported.
+`factor * (product or sum of dimensions) + offset` in all runs, where a sum that was found counts as a dimension. A
+constant that differs in other ways depends on the inputs' values outside of the recorded ops: that cannot be exported.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations_with_replacement
@@ -18,21 +19,33 @@ from ..jit.graph import Node, Ref
 from .trace import ExportError, Trace, Value, op_call
 
 Sizes = list[dict[str, int]]  # of each run: the dynamic dimensions by name
+PLUS = "\x1f"  # joins the names of a sum that counts as a dimension
 
 
 class Dim:
-    """A size that depends on dynamic dimensions: factor * (product of names) + offset, rounded down."""
+    """A size that depends on dynamic dimensions: factor * total + offset, rounded down.
+
+    total: the product of `names`, or their sum where `summed`.
+    """
 
     def __init__(
-        self, names: tuple[str, ...], factor: Fraction, offset: Fraction, values: tuple[int, ...]
+        self,
+        names: tuple[str, ...],
+        factor: Fraction,
+        offset: Fraction,
+        values: tuple[int, ...],
+        summed: bool = False,
     ) -> None:
-        self.names, self.factor, self.offset, self.values = names, factor, offset, values
+        self.names, self.factor, self.offset, self.values, self.summed = names, factor, offset, values, summed
 
     @property
     def label(self) -> str:
         """As it stands in the file for the shape of an input or output."""
-        text = "*".join(self.names)
+        parts = [f"({name.replace(PLUS, '+')})" if PLUS in name else name for name in self.names]
+        text = ("+" if self.summed else "*").join(parts)
+        text = text.strip("()") if len(parts) == 1 and self.factor == 1 else text
         if self.factor != 1:
+            text = f"({text})" if self.summed else text
             text = f"{self.factor.numerator}*{text}" if self.factor.numerator != 1 else text
             text += f"/{self.factor.denominator}" if self.factor.denominator != 1 else ""
         return text if not self.offset else f"{text}{'+' if self.offset > 0 else '-'}{abs(self.offset)}"
@@ -47,7 +60,7 @@ class Dim:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        return self.names, self.factor, self.offset
+        return self.names, self.factor, self.offset, self.summed
 
 
 class Repeated:
@@ -72,18 +85,33 @@ def explained(values: Sequence[Any], sizes: Sizes) -> Dim | None:
     if any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in values) or len(values) < 3:
         return None
     names = list(sizes[0])
-    candidates = [c for n in (1, 2, 3) for c in combinations_with_replacement(names, n)]
     found = []
-    for names_of in candidates:
-        products = [int(np.prod([run[name] for name in names_of])) for run in sizes]
-        if products[0] == products[1]:
-            continue
-        factor = Fraction(int(values[1]) - int(values[0]), products[1] - products[0])
-        offset = int(values[0]) - factor * products[0]
-        if all(factor * p + offset == int(v) for p, v in zip(products, values)) and factor:
-            cost = (offset != 0, len(names_of), factor != 1)
-            found.append((cost, Dim(names_of, factor, offset, tuple(int(v) for v in values))))
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+    for n in (1, 2, 3):
+        for chosen in combinations_with_replacement(names, n):
+            for summed in (False, True) if n > 1 and len(set(chosen)) == n else (False,):
+                if (dim := _fit(values, sizes, chosen, summed)) is not None:
+                    cost = (dim.offset != 0, n, dim.factor != 1, summed)
+                    found.append((cost, dim))
+    if not found:
+        return None
+    best = min(found, key=lambda pair: pair[0])[1]
+    if best.summed:
+        for run in sizes:
+            run[PLUS.join(best.names)] = sum(run[name] for name in best.names)
+    return best
+
+
+def _fit(values: Sequence[Any], sizes: Sizes, names: tuple[str, ...], summed: bool) -> Dim | None:
+    """The Dim of these names that gives the values, if there is one."""
+    combine: Any = sum if summed else math.prod
+    totals = [int(combine(run[name] for name in names)) for run in sizes]
+    if totals[0] == totals[1]:
+        return None
+    factor = Fraction(int(values[1]) - int(values[0]), totals[1] - totals[0])
+    offset = int(values[0]) - factor * totals[0]
+    if not factor or any(factor * t + offset != int(v) for t, v in zip(totals, values)):
+        return None
+    return Dim(names, factor, offset, tuple(int(v) for v in values), summed)
 
 
 def merged(values: Sequence[Any], sizes: Sizes) -> Any:
@@ -141,7 +169,7 @@ class Uniform:
 
 
 class Range:
-    """A constant that counts: start + step * i along one dynamic dimension."""
+    """A constant that counts: start (a number or a Dim) + step * i along one dynamic dimension."""
 
     def __init__(self, start: Any, step: Any, shape: tuple[Any, ...]) -> None:
         self.start, self.step, self.shape = start, step, shape
@@ -160,7 +188,6 @@ class Merged:
         self.contents: dict[int, Any] = {}
         self._same_ops(traces)
         needed, wanted = reached(traces[0])
-        self.calls = [self._call([t.calls[i] for t in traces]) for i in needed]
         for i in sorted(wanted):
             together = [t.values[i] for t in traces]
             shape = merged([v.shape for v in together], sizes)
@@ -173,6 +200,7 @@ class Merged:
             self.shapes[i] = shape
             if together[0].kind == "constant":
                 self.contents[i] = self._constant([v.array for v in together], shape, together[0].where)
+        self.calls = [self._call([t.calls[i] for t in traces]) for i in needed]
 
     def _same_ops(self, traces: list[Trace]) -> None:
         for together in zip(*(t.calls for t in traces)):
@@ -213,7 +241,7 @@ class Merged:
             and all((a == p).all() for a, p in zip(arrays, parts))
         ):
             return Uniform(parts[0], shape)
-        found = _counting(arrays, axes, shape)
+        found = _counting(arrays, axes, shape, self.sizes)
         if found is None:
             raise ExportError(
                 f"[onnx] a tensor of shape {list(first.shape)}, made outside of the recorded ops and used at {where},"
@@ -233,7 +261,7 @@ def _whole(array: Any) -> Any:
     )
 
 
-def _counting(arrays: list[Any], axes: list[int], shape: tuple[Any, ...]) -> Range | None:
+def _counting(arrays: list[Any], axes: list[int], shape: tuple[Any, ...], sizes: Sizes) -> Range | None:
     """A Range where the arrays are one: a single dynamic axis, all others of size 1."""
     if (
         len(axes) != 1
@@ -243,11 +271,15 @@ def _counting(arrays: list[Any], axes: list[int], shape: tuple[Any, ...]) -> Ran
         return None
     rows = [a.reshape(-1) for a in arrays]
     longest = max(rows, key=len)
-    if len(longest) < 3:
+    if len(longest) < 3 or min(map(len, rows)) < 1:
         return None
-    start, step = longest[0], longest[1] - longest[0]
-    counts = [start + step * np.arange(len(r)) for r in rows]
-    return Range(start, step, shape) if all(np.array_equal(r, c) for r, c in zip(rows, counts)) else None
+    step = longest[1] - longest[0]
+    if not all(np.array_equal(r, r[0] + step * np.arange(len(r))) for r in rows):
+        return None
+    starts = [r[0] for r in rows]
+    same = all(v == starts[0] for v in starts)
+    start = starts[0] if same else explained([_whole(v) for v in starts], sizes)
+    return None if start is None else Range(start, step, shape)
 
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare import Dim, Merged, Range, Uniform
+from .compare import PLUS, Dim, Merged, Range, Uniform
 from .trace import ExportError
 
 
@@ -100,7 +100,7 @@ class Graph:
             label, self.label = self.label, "size"
             total = self._symbol(dim.names[0])
             for name in dim.names[1:]:
-                total = self.node("Mul", total, self._symbol(name))
+                total = self.node("Add" if dim.summed else "Mul", total, self._symbol(name))
             bottom = int(np.lcm(dim.factor.denominator, dim.offset.denominator))
             for kind, by in (("Mul", dim.factor * bottom), ("Add", dim.offset * bottom), ("Div", bottom)):
                 if by != (0 if kind == "Add" else 1):
@@ -111,6 +111,9 @@ class Graph:
 
     def _symbol(self, name: str) -> str:
         key = ("symbol", name)
+        if key not in self._dims and name not in self.symbols:  # a sum
+            first, rest = name.split(PLUS, 1)
+            self._dims[key] = self.node("Add", self._symbol(first), self._symbol(rest))
         if key not in self._dims:
             source, axis = self.symbols[name]
             shape = self.node("Shape", source)
@@ -127,11 +130,10 @@ class Graph:
             count = next(n for n in found.shape if isinstance(n, Dim))
             scalar = self.node("Squeeze", self.dim(count), self.constant([0], np.int64))
             row = self.node("Range", self.constant(0, np.int64), scalar, self.constant(1, np.int64))
-            row = self.cast(row, found.start.dtype)
-            row = self.node("Mul", row, self.constant(found.step))
-            row = self.node("Add", row, self.constant(found.start))
+            row = self.node("Mul", self.cast(row, dtype), self.constant(found.step, dtype))
+            row = self.node("Add", row, self.content(found.start, dtype))
             return self.reshape(row, found.shape)
-        return self.constant(found)
+        return self.constant(found, dtype)
 
     # ---- what many ops are made of
 

@@ -32,6 +32,9 @@ class OnnxModule(Module):
         graph = proto.graph
         self._steps = [_step(onnx, node) for node in graph.node]
         _refuse_unknown(self._steps)
+        for kind, _, targets, attributes in _all(self._steps):
+            given = {"outputs": len(targets), "opset": self._opset}
+            attributes.update((k, v) for k, v in given.items() if k in attributes_of(kind))
         constants = {t.name for t in graph.initializer}
         self.input_names = [i.name for i in graph.input if i.name not in constants]
         self.output_names = [o.name for o in graph.output]
@@ -54,12 +57,11 @@ class OnnxModule(Module):
 
     def _run(self, step: Step, values: dict[str, Any]) -> None:
         kind, sources, targets, attributes = step
-        given = {"outputs": len(targets), "opset": self._opset}
-        parts = {k: partial(self._call, v, values) for k, v in attributes.items() if isinstance(v, Subgraph)}
-        attributes = attributes | parts
-        more = {k: v for k, v in given.items() if k in attributes_of(kind)}
+        for name, value in attributes.items():
+            if isinstance(value, Subgraph):
+                attributes = attributes | {name: partial(self._call, value, values)}
         try:
-            result = nodes[kind](*(values[s] for s in sources), **attributes, **more)
+            result = nodes[kind](*(values[s] for s in sources), **attributes)
         except Exception as error:
             error.add_note(f"[onnx] in the node {kind} that makes {', '.join(targets)}")
             raise

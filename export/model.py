@@ -125,7 +125,7 @@ def _axes(
 def _traced(
     model: Callable[..., Any], args: tuple[Any, ...], inputs: list[Any], names: list[str], axes: Any
 ) -> Merged:
-    """The model run three times: as given, then with other values, and other sizes of the dynamic axes."""
+    """The model run several times: as given, then with other values, and other sizes of the dynamic axes."""
     given: dict[str, int] = {}
     for name, tensor in zip(names, inputs):
         for axis, label in axes.get(name, {}).items():
@@ -154,21 +154,31 @@ def _traced(
     ) from error
 
 
-_FACTORS = ((2, 3), (3, 5), (5, 7), (7, 11))
-_STEPS = ((1, 3), (2, 5), (3, 4), (4, 6))
+# Of the runs after the first, for each dynamic dimension. Chosen so that no dimension's sizes are a multiple of
+# another's plus a constant: else a sum of both would look like one of them.
+_FACTORS = ((2, 3, 5), (3, 2, 7), (5, 7, 2), (7, 5, 3))
+_STEPS = ((1, 3, 4), (2, 5, 3), (5, 1, 3), (4, 6, 1))
 
 
 def _other_sizes(given: dict[str, int]) -> list[list[dict[str, int]]]:
-    """Sizes of the three runs: multiples, else a little more, else a little less, where the model allows no more."""
+    """Sizes of the four runs: multiples, else a little more, else a little less, where the model allows no more."""
     items = list(given.items())
-
-    turns = range(2)
+    turns = range(3)
     multiples = [{n: size * _FACTORS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
     more = [{n: size + _STEPS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
     less = [{n: size - _STEPS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
-    return [
-        [given, *runs] for runs in (multiples, more, less) if all(n > 0 for run in runs for n in run.values())
-    ]
+    found = [[given, *runs] for runs in (multiples, more, less)]
+    for run in (run for runs in found for run in runs[1:]):
+        run.update({name: size for name in run if (size := _named_sum(name, run)) is not None})
+    return [runs for runs in found if all(n > 0 for run in runs for n in run.values())]
+
+
+def _named_sum(name: str, run: dict[str, int]) -> int | None:
+    """The size of a dimension whose name says that it is a sum of others: "past + new", "past + 1"."""
+    parts = [part.strip() for part in name.split("+")]
+    if len(parts) < 2 or not all(part in run or part.isdigit() for part in parts):
+        return None
+    return sum(run[part] if part in run else int(part) for part in parts)
 
 
 def _run(

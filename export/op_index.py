@@ -8,6 +8,7 @@ import numpy as np
 
 from .compare import Dim
 from .graph import Graph, Val
+from .op_pointwise import _floor_divide
 from .op_shape import LAST
 from .table import emits
 from .trace import ExportError
@@ -184,11 +185,29 @@ def _fitting(g: Graph, src: Val, index: Val) -> str:
 
 @emits("scatter_reduce")
 def _scatter_reduce(g: Graph, x: Val, src: Val, dim: int, index: Val, reduce: str, include_self: bool) -> str:
-    if reduce not in REDUCTIONS or not include_self:
-        raise ExportError(
-            f"[onnx] scatter_reduce {reduce!r} with include_self={include_self} has no ONNX form"
-        )
-    return _scattered(g, x, dim, index, _fitting(g, src, index), REDUCTIONS[reduce])
+    new, start = _fitting(g, src, index), x
+    spread = g.node("Shape", index)
+    if not include_self:  # the places begin with what changes nothing
+        none = g.node("Expand", g.constant(_neutral(reduce, x.dtype), x.dtype), spread)
+        start = Val(_scattered(g, x, dim, index, none), x.shape, x.dtype)
+    if reduce != "mean":
+        return _scattered(g, start, dim, index, new, REDUCTIONS[reduce])
+    total = _scattered(g, start, dim, index, new, "add")
+    ones = g.node("Expand", g.like(1, x), spread)
+    first = g.node("Expand", g.like(int(include_self), x), g.node("Shape", x))
+    count = _scattered(g, Val(first, x.shape, x.dtype), dim, index, ones, "add")
+    count = g.node("Max", count, g.like(1, x))
+    if x.dtype.kind == "f":
+        return g.node("Div", total, count)
+    return _floor_divide(g, Val(total, x.shape, x.dtype), Val(count, x.shape, x.dtype))
+
+
+def _neutral(reduce: str, dtype: Any) -> Any:
+    if reduce in ("sum", "mean", "prod"):
+        return int(reduce == "prod")
+    if dtype.kind == "f":
+        return np.inf if reduce == "amin" else -np.inf
+    return np.iinfo(dtype).max if reduce == "amin" else np.iinfo(dtype).min
 
 
 @emits("scatter_value")

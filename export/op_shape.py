@@ -122,9 +122,10 @@ def _roll(g: Graph, x: Val, shifts: Any, dims: Any) -> str:
     return y if y != x.name else g.node("Identity", x)
 
 
-@emits("tril", "triu")
-def _tri(g: Graph, x: Val, diagonal: int) -> str:
-    return g.node("Trilu", x, g.constant(diagonal, np.int64), upper=int(g.label == "triu"))
+@emits("tril", "triu", sizes=("diagonal",))
+def _tri(g: Graph, x: Val, diagonal: Any) -> str:
+    upper = int(g.label == "triu")
+    return g.node("Trilu", x, g.content(diagonal, np.dtype(np.int64)), upper=upper)
 
 
 @emits("diagonal")

@@ -99,7 +99,9 @@ def _bounds(g: Graph, item: Any, n: Any) -> tuple[Any, Any, Any]:
 
 
 def _negated(a: Any) -> Any:
-    return Dim(a.names, -a.factor, -a.offset, tuple(-v for v in a.values)) if isinstance(a, Dim) else -a
+    if not isinstance(a, Dim):
+        return -a
+    return Dim(a.names, -a.factor, -a.offset, tuple(-v for v in a.values), a.summed)
 
 
 def _rows(g: Graph, x: Val, value: Any, axes: list[Any], reduction: str | None) -> str:

@@ -26,8 +26,9 @@ def _recurrent(op: str, states: int) -> Callable[..., Any]:
             raise ExportError("[onnx] LSTM with peepholes or input_forget cannot be run")
         x = x.transpose(0, 1) if layout else x
         steps, batch = x.array.shape[:2]
-        if lengths is not None and (lengths.array != steps).any():
-            raise ExportError(f"[onnx] {op} with sequences of different lengths cannot be run")
+        if lengths is not None and lengths.array.min(initial=1) < 1:
+            raise ExportError(f"[onnx] {op} with empty sequences cannot be run")
+        packed = Packed(np.full(batch, steps) if lengths is None else lengths.array, steps)
         initial = [h0, c0][:states]
         if layout:
             initial = [None if i is None else i.transpose(0, 1) for i in initial]
@@ -38,7 +39,7 @@ def _recurrent(op: str, states: int) -> Callable[..., Any]:
             relu = _activation(op, names)
             own = [p[i] for p in (w, r, *([] if b is None else [b]))]
             state = [x.new_zeros(batch, hidden_size) if s is None else s[i] for s in initial]
-            found.append(_direction(op, x, own, state, back, relu, bool(linear_before_reset), hidden_size))
+            found.append(_direction(op, x, own, state, back, relu, bool(linear_before_reset), packed))
         parts = [ops["stack"](*p, dim=0) for p in zip(*found)]  # (directions, steps or none, batch, hidden)
         y = parts[0].transpose(0, 1)
         last = parts[1:]
@@ -62,21 +63,41 @@ def _activation(op: str, names: list[str]) -> bool:
     return relu
 
 
+class Packed:
+    """Sequences of different lengths as rows without gaps: step by step, the longest first, as the layers' ops want."""
+
+    def __init__(self, lengths: Any, steps: int) -> None:
+        self.order = np.argsort(-lengths, kind="stable")
+        self.back = np.argsort(self.order)
+        sizes = [int((lengths > t).sum()) for t in range(steps)]
+        self.sizes = tuple(n for n in sizes if n)
+        self.whole = sizes.count(len(lengths)) == steps
+        n = len(lengths)
+        self.rows = np.concatenate([t * n + self.order[:m] for t, m in enumerate(sizes)]) if n else self.order
+
+
 def _direction(
-    op: str, x: Any, parts: list[Any], state: list[Any], back: bool, relu: bool, linear: bool, hidden: int
+    op: str, x: Any, parts: list[Any], state: list[Any], back: bool, relu: bool, linear: bool, packed: Packed
 ) -> list[Any]:
     """The outputs (steps, batch, hidden) and the last states of one direction."""
     steps, batch, width = x.array.shape
-    order = RECURRENT[op]
+    order, hidden = RECURRENT[op], state[0].array.shape[1]
     rows = np.concatenate([np.arange(hidden) + order.index(i) * hidden for i in range(len(order))])
     halves = [*parts[:2], *(parts[2].chunk(2) if len(parts) > 2 else ())]
     weights = [ops["index_select"](p, dim=0, index=rows) for p in halves]
     if op == "gru_sequence" and not linear:
+        if not packed.whole:
+            raise ExportError(
+                "[onnx] a GRU of linear_before_reset=0 with sequences of different lengths cannot be run"
+            )
         return _reset_first(x, state[0], weights, back, hidden)
     kw = {"relu": relu} if op == "rnn_sequence" else {}
-    flat = x.reshape(steps * batch, width)
-    y, *last = ops[op](flat, *state, *weights, sizes=(batch,) * steps, reverse=back, **kw)
-    return [y.reshape(steps, batch, hidden), *last]
+    flat = ops["index_select"](x.reshape(steps * batch, width), dim=0, index=packed.rows)
+    state = [ops["index_select"](s, dim=0, index=packed.order) for s in state]
+    y, *last = ops[op](flat, *state, *weights, sizes=packed.sizes, reverse=back, **kw)
+    zeros = x.new_zeros(steps * batch, hidden)
+    whole = ops["index_copy"](zeros, y, dim=0, index=packed.rows).reshape(steps, batch, hidden)
+    return [whole, *(ops["index_select"](s, dim=0, index=packed.back) for s in last)]
 
 
 def _reset_first(x: Any, h: Any, weights: list[Any], back: bool, n: int) -> list[Any]:

@@ -119,6 +119,18 @@ def test_a_recurrent_node_gives_what_onnx_runtime_gives(kind: str, direction: st
     same_as_onnx_runtime(model_of([made], 14, (5, 2, 4), inits, "y z"), draw(5, 2, 4))
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_sequences_of_different_lengths_give_what_onnx_runtime_gives(kind: str) -> None:
+    gates, random = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], np.random.default_rng(1)
+    inits = {"w": random.standard_normal((2, gates * 3, 4)), "r": random.standard_normal((2, gates * 3, 3))}
+    inits = {k: v.astype(np.float32) for k, v in inits.items()} | {"n": np.array([2, 5, 3], np.int32)}
+    kw = {"linear_before_reset": 1} if kind == "GRU" else {}
+    made = node(kind, "x w r none n", "y z", direction="bidirectional", hidden_size=3, **kw)
+    made.input[3] = ""
+    x = random.standard_normal((5, 3, 4)).astype(np.float32)
+    same_as_onnx_runtime(model_of([made], 14, (5, 3, 4), inits, "y z"), x)
+
+
 def test_a_quantised_model_gives_what_onnx_runtime_gives() -> None:
     random = np.random.default_rng(2)
     one, zero = np.float32(0.05), np.uint8(128)

@@ -179,3 +179,60 @@ def test_a_model_runs_with_other_sizes(name: str, opset: int) -> None:
         with torch.no_grad():
             np.testing.assert_allclose(y, model(x).numpy(), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(y, OnnxModule(proto)(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Cached(nn.Module):
+    """One layer of a decoder that is given the keys and values of the tokens before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.register_buffer("rates", 1 / 10 ** torch.arange(2.0), persistent=False)
+
+    def turned(self, x: Any, places: Any) -> Any:
+        angles = torch.cat([places[:, None].float() * self.rates] * 2, -1)
+        return x * angles.cos() + torch.cat([-x[..., 2:], x[..., :2]], -1) * angles.sin()
+
+    def forward(self, x: Any, keys: Any, values: Any, mask: Any) -> Any:
+        b, t, _ = x.shape
+        q, k, v = (z.view(b, t, 2, 4).transpose(1, 2) for z in self.qkv(x).chunk(3, -1))
+        places = torch.arange(keys.shape[2], keys.shape[2] + t)
+        q, k = self.turned(q, places), self.turned(k, places)
+        keys, values = torch.cat([keys, k], 2), torch.cat([values, v], 2)
+        later = torch.full((t, keys.shape[2]), float("-inf")).triu(keys.shape[2] - t + 1)
+        hidden = torch.where(mask[:, None, None] > 0, 0.0, float("-inf"))
+        weights = (q @ keys.transpose(-1, -2) / 2 + later + hidden).softmax(-1)
+        return self.out((weights @ values).transpose(1, 2).reshape(b, t, 8)), keys, values
+
+
+def test_a_decoder_with_a_cache_runs_with_any_lengths() -> None:
+    torch.manual_seed(0)
+    model = Cached()
+
+    def inputs(b: int, past: int, t: int) -> tuple[Any, ...]:
+        cache = (torch.randn(b, 2, past, 4), torch.randn(b, 2, past, 4))
+        mask = torch.ones(b, past + t, dtype=torch.int64)
+        mask[0, 0] = 0
+        return (torch.randn(b, t, 8), *cache, mask)
+
+    names = ["x", "keys", "values", "mask"]
+    axes = {"x": {0: "b", 1: "t"}, "keys": {0: "b", 2: "past"}, "values": {0: "b", 2: "past"}}
+    axes["mask"] = {0: "b", 1: "past + t"}
+    proto = export(model, inputs(2, 3, 2), input_names=names, dynamic_axes=axes)
+    runner = session(proto)
+    for sizes in ((2, 3, 2), (1, 9, 1), (3, 1, 4)):
+        given = inputs(*sizes)
+        found = runner.run(None, {n: t.numpy() for n, t in zip(names, given)})
+        for y, z, w in zip(found, OnnxModule(proto)(*given), model(*given)):
+            np.testing.assert_allclose(y, w.detach().numpy(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(z.numpy(), w.detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_size_that_is_a_sum_is_not_taken_for_a_multiple() -> None:
+    proto = export(
+        lambda a, b: torch.cat([a, b]).reshape(-1, 1).expand(-1, 2), (torch.randn(3), torch.randn(2)),
+        input_names=["a", "b"], dynamic_axes={"a": {0: "p"}, "b": {0: "t"}},
+    )  # fmt: skip
+    assert proto.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "p+t"
+    (y,) = session(proto).run(None, {"a": np.ones(7, np.float32), "b": np.zeros(1, np.float32)})
+    assert y.shape == (8, 2)
