@@ -85,11 +85,11 @@ class Answers:
 
 
 def calls(torch: Any, case: str, world: int) -> dict[str, Callable[[], None]]:
-    import train_step
+    import models
 
     def training(**options: Any) -> tuple[Any, Callable[[], None]]:
         torch.manual_seed(0)
-        model, x, y, optimizer = train_step.parts(torch, case)
+        model, x, y, optimizer = models.parts(torch, case)
         ddp = torch.nn.parallel.DistributedDataParallel(model, **options) if world > 1 else model
 
         def step() -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Command = tuple[list[str], dict[str, str]]  # what to start, and what its environment has besides ours
+BUDGET = 20.0  # seconds that the rounds of a case may take; three rounds at least
 Build = Callable[[Any, str], tuple[Callable[[], Any], Callable[[], float | None]]]
 
 
@@ -181,7 +182,10 @@ def compare(script: str, cases: list[str], rounds: int, threads: int, tolerance:
         for case in cases:
             times: dict[str, list[float]] = {name: [] for name in names}
             values = {}
-            for _ in range(rounds):
+            start = time.perf_counter()
+            for i in range(rounds):
+                if i >= 3 and time.perf_counter() - start > BUDGET:
+                    break
                 for side in sides:
                     answer = side.time(case)
                     times[side.name].append(answer["seconds"])

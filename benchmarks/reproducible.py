@@ -25,7 +25,7 @@ CASES = {"mlp": 192, "cnn_bn": 96, "char_gpt": 48}  # rows of the global batch
 
 def worker(case: str, rounds: int) -> None:
     """One rank: prints the medians of its step times, in ms by mode, on rank 0."""
-    import train_step
+    import models
 
     import ringgrad
     from ringgrad import distributed as dist
@@ -34,7 +34,7 @@ def worker(case: str, rounds: int) -> None:
     dist.init_process_group()
 
     def stepper(mode: int | None) -> Callable[[], None]:
-        model, x, y, optimizer = train_step.parts(ringgrad, case)
+        model, x, y, optimizer = models.parts(ringgrad, case)
         rows = np.arange(CASES[case] // dist.get_world_size()) % x.shape[0]
         x, y = x[rows], y[rows]
         ddp = dist.DistributedDataParallel(model, reproducible=mode)

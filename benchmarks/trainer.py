@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Side, machine
-from train_step import parts
+from models import parts
 
 CASES = ["linear", "mlp_small", "mlp"]
 WAYS = ["hand", "bare", "defaults"]

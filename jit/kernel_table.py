@@ -7,7 +7,6 @@ and used only where that is installed: pip install "ringgrad[fast]".
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -256,18 +255,14 @@ def _max_pool_adjoint(p: Any, node: Node) -> None:
     p.line(f"{p.name_of(images().max_pool_backward)}({given}, {_window(node)}, {out})")
 
 
-_copies = itertools.count()
-
-
 @kernel("conv")
 def _conv(p: Any, node: Node) -> None:
-    from .onednn import convolution
+    from ..tensor.backend.cpu.convolution import primitive
 
-    kw = node.kw
-    numbers = kw["stride"], kw["padding"], kw["dilation"]
-    made = convolution(kw["form"], *kw["shapes"], kw["bias"], *numbers, next(_copies))
+    made = primitive(*node.kw["primitive"])
+    assert made is not None
     given = ", ".join(p.expression(a) for a in node.args)
-    p.line(f"{p.name_of(made)}({given}, {p.out(node.outputs[0])})")
+    p.line(f"{p.name_of(made.run)}({given}, {p.out(node.outputs[0])})")
 
 
 @kernel("fused")

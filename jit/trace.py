@@ -209,7 +209,10 @@ class Tracer:
     def _alone(self, value: Value) -> bool:
         """Whether a value is the only one in its memory, which the call itself has made."""
         array = self.arrays[value.id]
-        return value.kind == "result" and len(self.members[value.root]) == 1 and owner(array) is array
+        whole = (
+            array.flags.forc and owner(array).nbytes == array.nbytes
+        )  # an op may give its result another shape
+        return value.kind == "result" and len(self.members[value.root]) == 1 and whole
 
     def argument(self, value: Any, where: str) -> Any:
         """An argument with Refs in place of Tensors and arrays."""

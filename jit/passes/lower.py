@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import kernel_table, onednn
+from ...tensor.backend.cpu import convolution, library
+from .. import kernel_table
 from ..graph import Graph, Node, Ref, Value
 from .simplify import PURE, contiguous
 
@@ -302,32 +303,29 @@ def _embedding_adjoint(low: Lowering, node: Node) -> bool:
     return True
 
 
-def _fits(low: Lowering, x: Value, w: Value, y: Value, kw: dict[str, Any]) -> bool:
-    """Whether oneDNN has this convolution: (N, C, H, W), (O, C, h, w), (N, O, ...)."""
-    if (
-        onednn.library() is None
-        or kw["groups"] != 1
-        or len(x.shape) != 4
-        or not _plain(x, w, y)
-        or 0 in x.shape
-    ):
+def _fits(x: Value, w: Value, y: Value, kw: dict[str, Any]) -> bool:
+    """Whether this is a convolution of (N, C, ...) by (O, C / groups, ...) to (N, O, ...), as oneDNN computes it."""
+    if not 3 <= len(x.shape) <= 5 or not _plain(x, w, y) or 0 in (*x.shape, *y.shape):
         return False
-    for n, k, s, (a, b), d, m in zip(
-        x.shape[2:], w.shape[2:], kw["stride"], kw["padding"], kw["dilation"], y.shape[2:]
-    ):
-        if min(a, b) < 0 or (n + a + b - d * (k - 1) - 1) // s + 1 != m:
-            return False
-    return y.shape[:2] == (x.shape[0], w.shape[0]) and x.shape[1] == w.shape[1]
+    if min(map(min, kw["padding"])) < 0:
+        return False
+    numbers = (kw[name] for name in ("stride", "padding", "dilation"))
+    places = convolution.sizes(x.shape[2:], w.shape[2:], *numbers)
+    channels = x.shape[1] == w.shape[1] * kw["groups"] and y.shape[:2] == (x.shape[0], w.shape[0])
+    return channels and places == y.shape[2:]
 
 
 def _conv_kernel(
     low: Lowering, node: Node, kind: str, args: tuple[Any, ...], x: Value, w: Value, y: Value
 ) -> bool:
-    if not _fits(low, x, w, y, node.kw):
+    own = library.load()
+    if own is None or not _fits(x, w, y, node.kw):
         return False
-    kw = {name: node.kw[name] for name in ("stride", "padding", "dilation")}
-    shapes = (x.shape, w.shape, y.shape)
-    low.kernel("conv", args, node.outputs, node, form=kind, shapes=shapes, bias=len(args) == 3, **kw)
+    numbers = tuple(node.kw[name] for name in ("stride", "padding", "dilation", "groups"))
+    made = (kind, x.shape, w.shape, y.shape, *numbers, len(args) == 3, own.threads)
+    if convolution.primitive(*made) is None:
+        return False
+    low.kernel("conv", args, node.outputs, node, primitive=made)
     return True
 
 
@@ -348,7 +346,7 @@ def _conv_input(low: Lowering, node: Node) -> bool:
 @rule("op", "conv_weight")
 def _conv_weight(low: Lowering, node: Node) -> bool:
     y, x = (low.value(a.id) for a in node.args)
-    return _conv_kernel(low, node, "weight", (node.args[1], node.args[0]), x, low.value(node.outputs[0]), y)
+    return _conv_kernel(low, node, "weight", tuple(node.args), x, low.value(node.outputs[0]), y)
 
 
 @rule("array", "moments")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import library as onednn
-from .library import DIFF_DST, DIFF_SRC, DIFF_WEIGHTS, DST, FORWARD, SRC, WEIGHTS, Dims, Primitive
+from .library import BIAS, DIFF_DST, DIFF_SRC, DIFF_WEIGHTS, DST, FORWARD, SRC, WEIGHTS, Dims, Primitive
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -18,7 +18,7 @@ DIRECT = 1
 
 
 @lru_cache(maxsize=512)
-def _primitive(
+def primitive(
     kind: str,
     x: Ints,
     w: Ints,
@@ -27,9 +27,10 @@ def _primitive(
     padding: Pairs,
     dilation: Ints,
     groups: int,
+    bias: bool,
     threads: int,
 ) -> Primitive | None:
-    """kind: forward, input or weight; None where the library refuses the shape."""
+    """kind: forward (x, w[, bias], y), input (gy, w, gx) or weight (gy, x, gw); None where the library refuses it."""
     lib = onednn.load()
     assert lib is not None
     weights = (groups, w[0] // groups, *w[1:]) if groups > 1 else w
@@ -39,10 +40,12 @@ def _primitive(
     lib.set_threads(threads)
     free = [lib.layout(shape, free=True) for shape in (x, weights, y)]
     src, wei, dst = free
+    add = lib.layout(w[:1]) if bias else None
     try:
-        forward = lib.description("convolution_forward", FORWARD, DIRECT, src, wei, None, dst, *geometry)
+        forward = lib.description("convolution_forward", FORWARD, DIRECT, src, wei, add, dst, *geometry)
         if kind == "forward":
-            return Primitive(lib, forward, {SRC: x, WEIGHTS: weights, DST: y}, DST)
+            extra = {BIAS: w[:1]} if bias else {}
+            return Primitive(lib, forward, {SRC: x, WEIGHTS: weights, **extra, DST: y}, DST)
         if kind == "input":
             backward = lib.description("convolution_backward_data", DIRECT, src, wei, dst, *geometry, forward)
             return Primitive(lib, backward, {DIFF_DST: y, WEIGHTS: weights, DIFF_SRC: x}, DIFF_SRC)
@@ -63,7 +66,7 @@ def _fits(a: Any, b: Any, padding: Pairs) -> bool:
     )
 
 
-def _sizes(size: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Ints:
+def sizes(size: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Ints:
     """Windows that fit, in each dimension."""
     return tuple(
         (n + a + b - d * (k - 1) - 1) // s + 1
@@ -71,49 +74,46 @@ def _sizes(size: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Int
     )
 
 
-def _run(kind: str, x: Ints, w: Ints, y: Ints, geometry: dict[str, Any], a: Any, b: Any, out: Ints) -> Any:
+def _run(kind: str, x: Ints, w: Ints, y: Ints, geometry: dict[str, Any], given: list[Any], out: Ints) -> Any:
     lib = onednn.load()
     assert lib is not None
-    found = _primitive(
-        kind, x, w, y, *[geometry[k] for k in ("stride", "padding", "dilation", "groups")], lib.threads
-    )
+    numbers = [geometry[k] for k in ("stride", "padding", "dilation", "groups")]
+    found = primitive(kind, x, w, y, *numbers, len(given) > 2, lib.threads)
     if found is None:
         return None
-    return found.run(np.ascontiguousarray(a), np.ascontiguousarray(b), np.empty(out, F32))
+    return found.run(*map(np.ascontiguousarray, given), np.empty(out, F32))
 
 
 def conv(x: Any, weight: Any, bias: Any = None, **geometry: Any) -> Any:
     """Convolution; None where another body must compute it."""
     stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
-    if not _fits(x, weight, padding):
+    if not _fits(x, weight, padding) or (bias is not None and bias.dtype != F32):
         return None
-    out = (x.shape[0], weight.shape[0], *_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation))
+    out = (x.shape[0], weight.shape[0], *sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation))
     if min(out) < 1:
         return None
-    y = _run("forward", x.shape, weight.shape, out, geometry, x, weight, out)
-    if bias is not None and y is not None:
-        y += bias.reshape(-1, *[1] * (x.ndim - 2))
-    return y
+    given = [x, weight] if bias is None else [x, weight, bias]
+    return _run("forward", x.shape, weight.shape, out, geometry, given, out)
 
 
 def conv_weight(gy: Any, x: Any, *, kernel: Ints, **geometry: Any) -> Any:
     """The gradient for the weight; None where another body must compute it."""
     stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
     shape = (gy.shape[1], x.shape[1] // geometry["groups"], *kernel)
-    if not _fits(gy, x, padding) or gy.shape[2:] != _sizes(x.shape[2:], kernel, stride, padding, dilation):
+    if not _fits(gy, x, padding) or gy.shape[2:] != sizes(x.shape[2:], kernel, stride, padding, dilation):
         return None
-    return _run("weight", x.shape, shape, gy.shape, geometry, gy, x, shape)
+    return _run("weight", x.shape, shape, gy.shape, geometry, [gy, x], shape)
 
 
 def conv_input(gy: Any, weight: Any, bias: Any = None, *, size: Ints, **geometry: Any) -> Any:
     """The gradient for the input, or transposed convolution; None where another body must compute it."""
     stride, padding, dilation = (geometry[k] for k in ("stride", "padding", "dilation"))
     shape = (gy.shape[0], weight.shape[1] * geometry["groups"], *size)
-    if not _fits(gy, weight, padding) or gy.shape[2:] != _sizes(
+    if not _fits(gy, weight, padding) or gy.shape[2:] != sizes(
         size, weight.shape[2:], stride, padding, dilation
     ):
         return None
-    dx = _run("input", shape, weight.shape, gy.shape, geometry, gy, weight, shape)
+    dx = _run("input", shape, weight.shape, gy.shape, geometry, [gy, weight], shape)
     if bias is not None and dx is not None:
         dx += bias.reshape(-1, *[1] * len(size))
     return dx

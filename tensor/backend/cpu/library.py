@@ -22,6 +22,7 @@ FORWARD = 64
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 129, 145, 161
 QUERY = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134}
+ALIGNED = 64  # bytes
 
 
 class Argument(ctypes.Structure):
@@ -38,13 +39,17 @@ def _path() -> str | None:
 
 
 class Library:
-    """The loaded library with one CPU engine and stream. `lock` is held while memory is bound and a primitive runs."""
+    """The loaded library with one CPU engine and stream. `lock` is held while memory is bound and a primitive runs.
+
+    scratch: memory in which primitives keep reordered arrays while they run, one after the other.
+    """
 
     def __init__(self, path: str) -> None:
         self.dnnl = ctypes.CDLL(path)
         self.set_threads = ctypes.CDLL("libgomp.so.1").omp_set_num_threads
         self.threads = 1
         self.lock = threading.Lock()
+        self.scratch = np.empty(0, np.uint8)
         d = self.dnnl
         d.dnnl_primitive_desc_query_md.restype = Handle
         d.dnnl_primitive_desc_query_md.argtypes = [Handle, ctypes.c_int, ctypes.c_int]
@@ -79,6 +84,12 @@ class Library:
         """Memory without an address yet."""
         return self.made(self.dnnl.dnnl_memory_create, layout, self.engine, None)
 
+    def reserve(self, size: int) -> Any:
+        """The scratch memory, made larger where it has to be."""
+        if self.scratch.nbytes < size + ALIGNED:
+            self.scratch = np.empty(size + ALIGNED, np.uint8)
+        return self.scratch
+
     def description(self, name: str, *args: Any) -> Handle:
         """What a primitive is to compute, such as "convolution_forward"."""
         return self.made(getattr(self.dnnl, f"dnnl_{name}_primitive_desc_create"), self.engine, *args, None)
@@ -102,9 +113,13 @@ class Primitive:
     def __init__(
         self, library: Library, description: Handle, shapes: dict[int, tuple[int, ...]], out: int
     ) -> None:
-        self.library = library
+        self.library, self.threads = library, library.threads
         self.memories: list[Handle] = []
-        self.held: list[Any] = []  # what the library's memories point to
+        self.inner: list[
+            tuple[Handle, int]
+        ] = []  # memory of reordered arrays, and where in the scratch it lies
+        self.room = 0
+        self.bound: Any = None  # the scratch that they point into
         before: list[Step] = []
         after: list[Step] = []
         arguments: dict[int, Handle] = {}
@@ -133,13 +148,17 @@ class Primitive:
         self.calls = [step.call for step in self.steps]
 
     def _buffer(self, layout: Handle) -> Handle:
-        size = self.library.dnnl.dnnl_memory_desc_get_size(layout)
-        data = np.empty(size + 64, np.uint8)
         memory = self.library.memory(layout)
-        start = data.__array_interface__["data"][0]
-        self.library.dnnl.dnnl_memory_set_data_handle(memory, start + -start % 64)
-        self.held.append(data)
+        self.inner.append((memory, self.room))
+        size = self.library.dnnl.dnnl_memory_desc_get_size(layout)
+        self.room += size + -size % ALIGNED
         return memory
+
+    def _bind(self) -> None:
+        self.bound = self.library.reserve(self.room)
+        start = self.bound.__array_interface__["data"][0]
+        for memory, offset in self.inner:
+            self.library.dnnl.dnnl_memory_set_data_handle(memory, start + -start % ALIGNED + offset)
 
     def _reorder(self, source: Handle, target: Handle, a: Handle, b: Handle) -> Step:
         library = self.library
@@ -159,7 +178,9 @@ class Primitive:
         dnnl = library.dnnl
         bind, execute = dnnl.dnnl_memory_set_data_handle, dnnl.dnnl_primitive_execute
         with library.lock:
-            library.set_threads(library.threads)  # OpenMP keeps the number for each calling thread
+            library.set_threads(self.threads)  # OpenMP keeps the number for each calling thread
+            if self.inner and self.bound is not library.scratch:
+                self._bind()
             for memory, array in zip(self.memories, arrays):
                 bind(memory, array.__array_interface__["data"][0])
             for call in self.calls:
