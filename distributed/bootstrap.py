@@ -97,13 +97,13 @@ def open_transport(
 ) -> Transport:
     """The transport for a world of at least 2. RINGGRAD_TRANSPORT overrules `backend`.
 
-    One host: shared memory. Several: MPI under its own launchers, else tcp; where hosts run several ranks,
-    with shared memory inside each.
+    One host: shared memory. Several: MPI under its own launchers and where srun serves the MPI that mpi4py
+    loads, else tcp; where hosts run several ranks, with shared memory inside each.
     """
     wish = _wish(backend)
     join = JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
     count_join()
-    if here.launcher == "mpi" or wish == "mpi" or _slurm_with_mpi(here, wish):
+    if here.launcher == "mpi" or wish == "mpi" or (wish is None and _slurm_with_mpi(here)):
         return _over_mpi(here, wish, join)
     if wish == "tcp":
         return join_tcp(here, init_method, join)
@@ -127,6 +127,7 @@ def reason(here: Environment, name: str) -> str:
     )
 
 
+_WHO = "[init_process_group] "
 _SHM_ELSEWHERE = (
     "[init_process_group] the shm transport needs all ranks on one host; leave the choice open, or use mpi "
     "or tcp"
@@ -165,8 +166,30 @@ def _with_shm(
     return HostsTransport(outer, inner, hosts)
 
 
-def _slurm_with_mpi(here: Environment, wish: str | None) -> bool:
-    return here.launcher == "slurm" and wish is None and here.local_world_size != here.world_size
+def _slurm_with_mpi(here: Environment) -> bool:
+    """Whether srun has started several hosts' workers in a way that MPI can find the others by.
+
+    Without a PMI (srun --mpi=none, Slurm's own default) no MPI can. A PMI that serves another MPI than ours is common
+    too, as sites set one for all: the library then sees this process alone, or aborts it (MPICH under PMIx).
+    """
+    if here.launcher != "slurm" or here.local_world_size == here.world_size:
+        return False
+    pmi = {name.partition("_")[0] for name in os.environ if name.startswith("PMI")}
+    if not pmi:
+        return False
+    from .transport.mpi import library_version, load
+
+    try:
+        if pmi == {"PMIX"} and "MPICH" in library_version():
+            seen = 1
+        else:
+            seen = load().COMM_WORLD.Get_size()
+    except ImportError:
+        return False
+    if seen != here.world_size:
+        why = _wrong_library(here, seen, library_version()).removeprefix(_WHO)
+        warnings.warn(f"{_WHO}hosts talk over TCP: {why}", stacklevel=4)
+    return seen == here.world_size
 
 
 def _over_mpi(here: Environment, wish: str | None, join: float) -> Transport:
@@ -244,8 +267,13 @@ def _tell(comm: Any, MPI: Any, text: str) -> str:
 
 def _wrong_library(here: Environment, size: int, version: str) -> str:
     launcher = {"openmpi": "Open MPI's mpirun", "mpich": "MPICH's mpirun"}.get(here.mpi or "", here.launcher)
-    return (
-        f"[init_process_group] {launcher} started {here.world_size} workers, but the MPI library that mpi4py "
-        f"loaded ({version.splitlines()[0].strip()}) sees {size}: launcher and library must be of one MPI. "
+    mend = (
         "Use the mpirun that stands beside this python, or set MPI4PY_LIBMPI to the launcher's own libmpi.so."
+    )
+    if here.launcher == "slurm":
+        launcher = "srun"
+        mend = "Use a PMI that this MPI speaks (srun --mpi=list), or set MPI4PY_LIBMPI to the cluster's libmpi.so."
+    return (
+        f"{_WHO}{launcher} started {here.world_size} workers, but the MPI library that mpi4py "
+        f"loaded ({version.splitlines()[0].strip()}) sees {size}: launcher and library must be of one MPI. {mend}"
     )

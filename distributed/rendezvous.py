@@ -58,7 +58,10 @@ def join_shm(
 
 
 def join_tcp(here: Environment, init_method: str | None, join: float) -> TcpTransport:
-    """Meet at rank 0's address. Raises RuntimeError if other hosts can reach it and there is no token."""
+    """Meet at rank 0's address. Raises RuntimeError if other hosts can reach it and there is no token.
+
+    srun's workers need none: rank 0 leaves one in the home directory, which a cluster's hosts share.
+    """
     from .transport.tcp import TcpTransport, is_loopback, resolve
 
     address, port = _address(here, init_method)
@@ -69,9 +72,10 @@ def join_tcp(here: Environment, init_method: str | None, join: float) -> TcpTran
             "this host itself: give another name or the number with --master-addr or MASTER_ADDR"
         )
     deadline = time.monotonic() + join
-    token, directory = token_for(address), None
+    home = here.launcher == "slurm" and not loopback and not os.environ.get("RINGGRAD_TOKEN", "").strip()
+    token, directory = None if home else token_for(address), None
     if token is None:
-        directory = meeting_place(here, init_method)
+        directory = _home_place(here) if home else meeting_place(here, init_method)
         token = shared_secret(directory, here.rank, deadline)
     transport = TcpTransport(
         address,
@@ -87,7 +91,8 @@ def join_tcp(here: Environment, init_method: str | None, join: float) -> TcpTran
     )
     if directory is not None and here.rank == 0:  # all have read it, as all have joined
         os.unlink(os.path.join(directory, "secret"))
-        os.rmdir(directory)
+        with contextlib.suppress(OSError):  # NFS keeps a file that another host has just closed for a moment
+            os.rmdir(directory)
     return transport
 
 
@@ -114,6 +119,26 @@ def token_for(address: str, who: str = "init_process_group") -> str | None:
 _TOKEN_ADVICE = """\
   do: set it to the same secret on every host, as  python -c "import secrets; print(secrets.token_hex(32))"
       makes one; or start the job with ringrun, which asks for it; or with mpirun, which has its own ways"""
+
+
+def _home_place(here: Environment) -> str:
+    """A directory in the user's home for the ranks of this turn of a Slurm job, wherever they run."""
+    turn = (
+        os.environ.get("SLURM_CLUSTER_NAME"),
+        here.job_id,
+        os.environ.get("SLURM_RESTART_COUNT"),
+        _restarts(),
+    )
+    tag = hashlib.sha256(repr(turn).encode()).hexdigest()[:16]
+    parent = os.path.expanduser("~/.cache/ringgrad")
+    try:
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(
+            f"[init_process_group] srun's workers share a secret in {parent}, which can not be made "
+            f"({error.strerror}), and RINGGRAD_TOKEN is not set\n{_TOKEN_ADVICE}"
+        ) from None
+    return os.path.join(parent, f"{tag}-{_joins}")
 
 
 def chosen_seal() -> str | None:
@@ -159,9 +184,14 @@ def shared_secret(directory: str, rank: int, deadline: float) -> str:
         os.rename(f"{path}.new", path)
         return secret
     while time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError), open(path) as file:
-            return file.read()
+        with contextlib.suppress(FileNotFoundError):
+            os.listdir(
+                directory
+            )  # NFS believes for long that a file is missing, unless its directory is read anew
+            with open(path) as file:
+                return file.read()
         time.sleep(0.01)
     raise CollectiveTimeout(
-        f"[init_process_group] rank {rank} waits for rank 0, which did not come to {directory}"
+        f"[init_process_group] rank {rank} waits for rank 0, which did not come to {directory}: all ranks must start "
+        "within that time, and on several hosts share that directory; where they do not, set RINGGRAD_TOKEN"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -280,6 +281,9 @@ class Trainer:
             self.ckpt_path, self.checkpoint = checkpoints.first_whole(self, paths)
             if self.checkpoint is not None:
                 checkpoints.restore_module(self, self.checkpoint)
+                if stage == "fit" and self.is_global_zero:
+                    step = self.checkpoint["global_step"]
+                    print(f"[Trainer] goes on from {self.ckpt_path}, step {step}", file=sys.stderr)
             with self._profiled(stage):
                 out = body()
             for part, args in ((datamodule, ()), *((c, (self, model)) for c in self.callbacks), (model, ())):

@@ -270,6 +270,7 @@ def main(mode: str, folder: Path) -> None:
         run_all(world_group(), folder)
     elif mode == "train":
         np.save(folder / f"rank{rank}.npy", train(rank, world, dist.DistributedDataParallel))
+        print(dist.get_backend())
     elif mode == "restart":
         share = np.full(3, rank + 1.0)
         world_group().all_reduce(share)

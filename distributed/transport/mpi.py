@@ -33,19 +33,39 @@ def load() -> Any:
     """mpi4py's MPI module, initialised. Raises ImportError naming the extra, RuntimeError without full
     threading.
     """
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there and libmpi is not
-        raise ImportError(
-            '[distributed] the mpi transport needs mpi4py and an MPI library: pip install "ringgrad[mpi]" '
-            f"({type(error).__name__}: {error})"
-        ) from error
+    MPI = _found()
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise RuntimeError(
             "[distributed] MPI must be initialised with MPI_THREAD_MULTIPLE, as communication overlaps "
             f"computation; got thread level {MPI.Query_thread()}. Import ringgrad before what initialises "
             "MPI with less."
         )
+    return MPI
+
+
+def library_version() -> str:
+    """What the MPI library that mpi4py finds calls itself. Does not initialise it. Raises ImportError as `load`."""
+    return _found().Get_library_version()
+
+
+def _found() -> Any:
+    """mpi4py's MPI module, which ends MPI with the process whoever has initialised it."""
+    try:
+        import mpi4py
+
+        wanted = mpi4py.rc.initialize, mpi4py.rc.finalize
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        try:
+            from mpi4py import MPI
+        finally:
+            mpi4py.rc.initialize, mpi4py.rc.finalize = wanted
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there and libmpi is not
+        raise ImportError(
+            '[distributed] the mpi transport needs mpi4py and an MPI library: pip install "ringgrad[mpi]" '
+            f"({type(error).__name__}: {error})"
+        ) from error
     return MPI
 
 

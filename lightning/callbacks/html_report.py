@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from datetime import datetime
@@ -25,7 +26,7 @@ class HTMLReport(ThroughputMonitor):
         self.path = None if path is None else os.path.abspath(path)
         self.refresh = refresh
         self.recorder = Recorder()
-        self._started = self._written = time.monotonic()
+        self._started, self._written = time.monotonic(), -math.inf  # the first is there after a step
         self._status = "running"
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
