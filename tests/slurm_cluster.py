@@ -49,7 +49,7 @@ class Cluster:
                 )
             time.sleep(0.1)
 
-    def run(self, *command: str, timeout: float = 60, **environ: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 100, **environ: str) -> subprocess.CompletedProcess[str]:
         """The command as typed on the first host."""
         line = self._on(0, *command)
         return subprocess.run(

@@ -499,7 +499,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, stuck):
             class Stuck(Dataset):
                 def __len__(self): return 8
                 def __getitem__(self, i):
-                    print(os.getpid(), flush=True)
+                    os.write(1, b"%d\\n" % os.getpid())  # in one piece: print may take two
                     while True: {stuck}
             other = iter(DataLoader(Stuck(), num_workers=1))
             loader = iter(DataLoader(Stuck(), num_workers=2))

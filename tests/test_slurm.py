@@ -50,8 +50,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def srun(cluster: Cluster, mpi: str, mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    worker = (sys.executable, test_multihost.__file__, mode, str(folder))
-    return cluster.run("srun", f"--mpi={mpi}", *PLACE, *worker, OPENBLAS_NUM_THREADS="1")
+    # UCX, below MPICH, finds the hosts' own devices in a /sys of theirs.
+    own_sys = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys; exec "$@"', "-")
+    worker = (*own_sys, sys.executable, test_multihost.__file__, mode, str(folder))
+    return cluster.run(
+        "srun", f"--mpi={mpi}", *PLACE, *worker, OPENBLAS_NUM_THREADS="1", **Network.mpi_environment
+    )
 
 
 def test_srun_alone_is_enough(cluster: Cluster, tmp_path: Path) -> None:
