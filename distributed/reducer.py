@@ -46,8 +46,16 @@ class Reducer:
         self._order: list[int] | None = []  # parameters as they came in the first backward; then None
         self.buckets: list[Bucket] = []
         self._adopt(bucket_runs(named, cap_bytes, first_bytes))
-        for index, (_, parameter) in enumerate(named):
+        self._handles = [
             parameter.register_post_accumulate_grad_hook(_Arrival(self, index))
+            for index, (_, parameter) in enumerate(named)
+        ]
+
+    def detach(self) -> None:
+        """Lets go of the parameters: another reducer may take them."""
+        for handle, (_, parameter) in zip(self._handles, self.named):
+            handle.remove()
+            parameter._grad_home = None
 
     def _adopt(self, runs: list[Run]) -> None:
         """Make buckets of these runs, and move the gradients there."""

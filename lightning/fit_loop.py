@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..autograd import enable_grad
 from ..tensor import Tensor
 from .checkpoint import restore_rng
 from .evaluation_loop import EvaluationLoop
-from .loaders import count, iterate, loaders_of
+from .loaders import count, iterate, loaders_of, set_epoch
 from .results import Results
 from .seeding import rng_state, set_rng_state
 
@@ -26,6 +27,7 @@ class FitLoop:
         self.batches_that_stepped = 0  # loggers count in these
         self.batch = 0  # batches of this epoch that are done
         self.batches = 0  # of all epochs
+        self.skipped_batches = 0  # that on_nan="skip" left out in this run
         self.is_last = False
         self.in_epoch = self.epoch_over = False  # for checkpoints: where in the epoch training stands
         self.validated = True  # validation, if it is due after the last batch, has begun
@@ -106,10 +108,7 @@ class FitLoop:
         """One epoch; False: it was ended before its last batch."""
         t, hooks = self.trainer, self.trainer.hooks
         t.results = self.results
-        for name in ("sampler", "batch_sampler", "dataset"):
-            set_epoch = getattr(getattr(self.loader, name, None), "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(self.epoch)
+        set_epoch(self.loader, self.epoch)
         resumed, self.resumed = self.resumed, None
         skip = 0
         if resumed is None:
@@ -206,6 +205,9 @@ class FitLoop:
         """What an optimizer calls before it steps: the loss and its gradients, clipped."""
         t, optimizer = self.trainer, self.current[2]
         loss = self.gradients()
+        if loss is None and t.accumulate_grad_batches > 1 and not t.strategy.exact:
+            # The backward that would have averaged what was accumulated before did not run.
+            t.strategy.average_gradients(t._module)
         if t.precision.scaler is not None:
             t.precision.scaler.unscale_(optimizer)
         t.hooks("on_before_optimizer_step", optimizer)
@@ -231,8 +233,9 @@ class FitLoop:
             if outputs is None:
                 continue
             loss = outputs["loss"]
-            if t.check_finite:
-                self.check_loss(loss)
+            if t.check_finite and self._is_left_out(loss):
+                self.outputs = None
+                continue
             hooks("on_before_backward", loss)
             module.backward(t.precision.scale(loss / every if every > 1 else loss))
             hooks("on_after_backward")
@@ -255,6 +258,23 @@ class FitLoop:
         finally:
             t.place = before
 
+    def _is_left_out(self, loss: Any) -> bool:
+        """Whether the loss is not finite on any rank, with on_nan="skip"; with "raise" that is an error."""
+        t = self.trainer
+        if t.on_nan == "raise":
+            self.check_loss(loss)
+            return False
+        ranks = t.strategy.ranks_with(not math.isfinite(loss.array.item()))
+        if ranks:
+            self.skipped_batches += 1
+            if t.is_global_zero:
+                warnings.warn(
+                    f"[fit] left out batch {self.current[1]} of epoch {self.epoch} (step {self.global_step}): the loss "
+                    f"is not finite on rank {', '.join(map(str, ranks))}",
+                    stacklevel=2,
+                )
+        return bool(ranks)
+
     def check_loss(self, loss: Any) -> None:
         """A loss that is NaN or infinite ends training, before it reaches the weights."""
         t = self.trainer
@@ -264,7 +284,7 @@ class FitLoop:
             raise FloatingPointError(
                 f"[fit] the loss must be finite, came {value} on rank {t.global_rank} in step {self.global_step} "
                 f"(epoch {self.epoch}, batch {self.current[1]}): detect_anomaly=True finds the op that made it; a "
-                'lower learning rate or gradient_clip_val may help; Trainer(on_nan="ignore") trains on'
+                'lower learning rate or gradient_clip_val may help; Trainer(on_nan="skip") leaves such batches out'
             )
 
     def validate(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..data import DataLoader, RandomSampler, SequentialSampler
 from .hooks import DataHooks, overridden
 from .strategies.strategy import with_sampler
+from .utilities.combined_loader import CombinedLoader, are_several
 
 
 def loaders_of(trainer: Any, stage: str, given: Any) -> list[Any]:
@@ -24,6 +25,10 @@ def loaders_of(trainer: Any, stage: str, given: Any) -> list[Any]:
     if given is None:
         return []
     training = stage == "train"
+    if training and (isinstance(given, dict) or are_several(given)):
+        given = CombinedLoader(given, "max_size_cycle")
+    elif isinstance(given, CombinedLoader) and given.mode == "sequential" and not training:
+        given = given.flattened
     several = isinstance(given, list | tuple) and not training
     if several and given and not hasattr(given[0], "__iter__"):
         raise TypeError(f"[{stage}_dataloader] must give a loader or a list of them, came {given!r:.80}")
@@ -34,10 +39,23 @@ def loaders_of(trainer: Any, stage: str, given: Any) -> list[Any]:
                 f"[{stage}_dataloader] must give an iterable of batches, came {type(loader).__name__}"
             )
     if trainer.overfit_batches:
-        loaders = [_in_order(loader) for loader in loaders]
+        loaders = [_each(loader, _in_order) for loader in loaders]
     if trainer.use_distributed_sampler:
-        loaders = [trainer.strategy.share_out(loader, training) for loader in loaders]
+        loaders = [_each(loader, lambda one: trainer.strategy.share_out(one, training)) for loader in loaders]
     return loaders
+
+
+def _each(loader: Any, change: Callable[[Any], Any]) -> Any:
+    return loader.replaced(change) if isinstance(loader, CombinedLoader) else change(loader)
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tells samplers and datasets, which may have an order for each epoch."""
+    for one in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
+        for name in ("sampler", "batch_sampler", "dataset"):
+            tell = getattr(getattr(one, name, None), "set_epoch", None)
+            if tell is not None:
+                tell(epoch)
 
 
 def _in_order(loader: Any) -> Any:
@@ -80,7 +98,7 @@ def iterate(
     """
     if total == 0:
         return
-    batches = iter(loader)
+    batches = loader.batches() if isinstance(loader, CombinedLoader) else iter(loader)
     for _ in range(skip):
         if next(batches, _END) is _END:
             break

@@ -35,8 +35,9 @@ class Trainer:
     timedelta or a dict. devices: workers of a host, "auto" for as many as the launcher (mpirun, srun, ringrun,
     torchrun) started. precision: "32", "64", "bf16-mixed" or "16-mixed". limit_*_batches, overfit_batches: a number
     of batches, or a share as a float. val_check_interval: validate after so many batches, or a share of the epoch.
-    on_nan: "raise" names rank and step of a loss that is not finite, "ignore" trains on. reproducible: shards of a
-    batch for the same bits on any number of workers. profiler: "simple", "advanced" or "pytorch".
+    on_nan: "raise" names rank and step of a loss that is not finite, "skip" leaves the batch out on all ranks alike,
+    "ignore" trains on. reproducible: shards of a batch for the same bits on any number of workers.
+    profiler: "simple", "advanced" or "pytorch".
     reload_dataloaders_every_n_epochs: asks for the loaders anew. barebones: nothing but training.
     fast_dev_run: one batch (or that many) of everything, without loggers and checkpoints. logger: True (CSV files
     under default_root_dir/lightning_logs), False, or loggers. deterministic, benchmark: taken, and change nothing.
@@ -124,14 +125,19 @@ class Trainer:
             val_check_interval, check_val_every_n_epoch = 1.0, 1
             logger, enable_checkpointing = False, False
             callbacks = [c for c in _list(callbacks) if not isinstance(c, ModelCheckpoint | EarlyStopping)]
-        _check("on_nan", on_nan, on_nan in ("raise", "ignore"), '"raise" or "ignore"')
+        _check("on_nan", on_nan, on_nan in ("raise", "skip", "ignore"), '"raise", "skip" or "ignore"')
         self.strategy, self.precision = strategy_of(strategy, reproducible), Precision(precision)
+        if on_nan == "skip" and self.strategy.exact:
+            raise ValueError(
+                '[Trainer] the strategy reproducible takes no on_nan="skip": "raise" or "ignore"'
+            )
         self.strategy.join(devices, num_nodes)
         # One GPU a worker. "auto" is the CPU: a GPU pays for large models only.
         self.root_device = f"cuda:{self.strategy.local_rank}" if accelerator in known[2:] else "cpu"
         self.checkpoint_io = next((p for p in _list(plugins) if isinstance(p, CheckpointIO)), CheckpointIO())
         self.slurm = next((p for p in _list(plugins) if isinstance(p, SLURMEnvironment)), SLURMEnvironment())
-        self.check_finite = on_nan == "raise" and self.precision.scaler is None
+        self.check_finite = on_nan != "ignore" and self.precision.scaler is None
+        self.on_nan = on_nan
         self.num_nodes, self.num_devices = num_nodes, self.strategy.world_size // num_nodes
         self.max_epochs, self.min_epochs = max_epochs, min_epochs
         self.max_steps, self.min_steps = max_steps, min_steps
@@ -338,6 +344,7 @@ class Trainer:
             for name, given in (
                 ("accumulate_grad_batches", self.accumulate_grad_batches > 1),
                 ("gradient_clip_val", self.gradient_clip_val is not None),
+                ('on_nan="skip"', self.on_nan == "skip"),
             ):
                 if given:
                     raise ValueError(
@@ -438,6 +445,11 @@ class Trainer:
         return set_detect_anomaly(self.detect_anomaly)
 
     # ---- what the loops call
+
+    def parameters_changed(self) -> None:
+        """Call it after parameters were frozen or unfrozen in training, so that gradients are averaged."""
+        self.strategy.parameters_changed(self._module)
+        self.training_step = self.strategy.step_of(self._module)
 
     def limit(self, stage: str) -> int | float | None:
         """Of batches, by the arguments; None: no limit."""

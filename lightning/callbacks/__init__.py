@@ -6,6 +6,7 @@ from .callback import Callback
 from .device_stats import DeviceStatsMonitor
 from .early_stopping import EarlyStopping
 from .finders import BatchSizeFinder, LearningRateFinder
+from .finetuning import BackboneFinetuning, BaseFinetuning
 from .html_report import HTMLReport
 from .lambda_function import LambdaCallback
 from .lr_monitor import LearningRateMonitor
@@ -22,6 +23,8 @@ ProgressBar = RichProgressBar
 
 __all__ = [
     "EMA",
+    "BackboneFinetuning",
+    "BaseFinetuning",
     "BatchSizeFinder",
     "Callback",
     "DeviceStatsMonitor",

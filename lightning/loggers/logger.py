@@ -29,6 +29,11 @@ class Logger:
         self.save()
 
     @property
+    def experiment(self) -> Any:
+        """What the logger writes with, to be used directly on rank 0: a SummaryWriter, say; else the logger itself."""
+        return self
+
+    @property
     def log_dir(self) -> str | None:
         """Where this run's files are; None: nowhere."""
         return None
@@ -57,6 +62,13 @@ class FolderLogger(Logger):
     def log_dir(self) -> str:
         version = self.version if isinstance(self.version, str) else f"version_{self.version}"
         return os.path.join(str(self.save_dir), str(self.name), version)
+
+
+class Nothing:
+    """Takes every call, and does nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
 
 
 def as_dict(params: dict[str, Any] | Namespace) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import os
 from argparse import Namespace
 from typing import Any
 
-from .logger import FolderLogger, as_dict
+from ...launch.environment import detect
+from .logger import FolderLogger, Nothing, as_dict
 
 
 class TensorBoardLogger(FolderLogger):
@@ -33,7 +34,9 @@ class TensorBoardLogger(FolderLogger):
 
     @property
     def experiment(self) -> Any:
-        """The SummaryWriter; use it on rank 0."""
+        """The SummaryWriter; elsewhere than on rank 0 an object whose methods do nothing."""
+        if detect().rank:
+            return Nothing()
         if self._experiment is None:
             from ...utils.tensorboard import SummaryWriter
 

@@ -40,6 +40,11 @@ class ReproducibleStrategy(DDPStrategy):
         self._options["reproducible"] = self.shards or SHARDS
         super()._setup_gradients(module)
 
+    def parameters_changed(self, module: Any) -> None:
+        raise RuntimeError(
+            "[Trainer] under the strategy reproducible the same parameters are trained all along"
+        )
+
     def parts(self, batch: Any, number: int) -> Iterator[Any]:
         return self.ddp.shards(batch, step=number)
 

@@ -107,6 +107,12 @@ class DDPStrategy:
             check_same_model(self.group, module)
             broadcast_coalesced(self.group, [*module.parameters(), *module.buffers()])
 
+    def parameters_changed(self, module: Any) -> None:
+        """Other parameters than before require gradients from now on."""
+        if self.ddp is not None:
+            self.ddp._reducer.detach()
+            self.setup(module)
+
     def wrap_optimizers(self, module: Any, optimizers: list[Any], schedulers: list[Any]) -> list[Any]:
         """The optimizers that training steps with."""
         return optimizers
@@ -186,6 +192,15 @@ class DDPStrategy:
     def any(self, value: bool) -> bool:
         """Whether it is so on any worker."""
         return any(self.gather_object(bool(value)))
+
+    def ranks_with(self, value: bool) -> list[int]:
+        """The workers on which it is so, in one small reduction."""
+        if self.group is None:
+            return [0] if value else []
+        flags = np.zeros(self.world_size, np.float32)
+        flags[self.rank] = value
+        self.group.all_reduce(flags, name="which ranks")
+        return np.flatnonzero(flags).tolist()
 
     def barrier(self) -> None:
         """Returns once all workers are here."""

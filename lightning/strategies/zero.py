@@ -60,6 +60,12 @@ class Zero2Strategy(DDPStrategy):
         if self.group is not None:
             self.ddp.take_parameters()  # on_fit_start may have changed them
 
+    def parameters_changed(self, module: Any) -> None:
+        if self.group is not None:
+            raise RuntimeError(
+                '[Trainer] under the strategy zero2 the same parameters are trained all along: "zero"'
+            )
+
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         return super().optimizer_state(optimizer) if self.group is None else self.ddp.optimizer_state_dict()
 
