@@ -15,6 +15,7 @@ A rule written with operators and `ops` therefore gives every order of derivativ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -304,16 +305,10 @@ def no_kernel(op: Op, array: Any) -> NotImplementedError:
 
 
 def _rules_of(op: Op) -> Callable[..., Any]:
-    """The op itself as composite: the recorded backward goes by its rules."""
-
-    def composite(ops: Any, *args: Any, **kw: Any) -> Any:
-        variants, op.variants = op.variants, {}
-        try:
-            return op(*args, **kw)
-        finally:
-            op.variants = variants
-
-    return composite
+    """The op itself as composite, without its variants: the recorded backward goes by its rules."""
+    plain = copy(op)
+    plain.variants = {}
+    return lambda ops, *args, **kw: plain(*args, **kw)
 
 
 class Call:

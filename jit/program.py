@@ -21,7 +21,6 @@ from .graph import Graph, Node, Ref, mapped, refs
 from .memory import Plan, empty_as
 from .optimizers import step as optimizer_step
 from .passes.simplify import contiguous
-from .recurrent import BODIES
 
 
 class Program:
@@ -131,11 +130,6 @@ class Program:
     def _kernel(self, node: Node) -> None:
         kernel_table.emit(self, node)
 
-    def body(self, node: Node, own: Callable[..., Any]) -> Callable[..., Any]:
-        """The op's own body, or one that does the same with compiled kernels."""
-        faster = BODIES.get((node.kind, node.op))
-        return own if faster is None or self.exact or not kernel_table.available() else faster
-
     def out(self, id: int) -> str:
         """The array that a kernel writes: planned, or made anew at each call."""
         if not self.room(id):
@@ -193,7 +187,7 @@ class Program:
         if len(made) == 1 and not node.writes and op.view is not False and self._fixed_view(node, op):
             return
         low = any(self.graph.values[i].dtype in low_floats for i in (*node.inputs(), *made))
-        call = f"{self.name_of(self.body(node, op.forward))}(np, {self.arguments(node)})"
+        call = f"{self.name_of(op.forward)}(np, {self.arguments(node)})"
         if low and op.half == "float32":
             args = ", ".join(map(self.expression, node.args))
             kw = ", ".join(f"{k!r}: {self.expression(v)}" for k, v in node.kw.items())
@@ -251,7 +245,7 @@ class Program:
         else:
             assert op.together is not None
             values = ", ".join(self.expression(kw["saved"].get(n)) for n in op.together.names)
-            rule, needs = self.name_of(self.body(node, op.together.rule)), self.name_of(list(kw["needs"]))
+            rule, needs = self.name_of(op.together.rule), self.name_of(list(kw["needs"]))
             self.line(f"y = {rule}(np, {self.expression(node.args[0])}, {needs}, {values})")
         for place, id in zip(kw["wanted"], node.outputs):
             self._take(id, f"y[{place}]")

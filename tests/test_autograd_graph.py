@@ -107,3 +107,27 @@ def test_levels():
         assert fwad.unpack_dual(rg.ones(2)).tangent is None
     with pytest.raises(RuntimeError, match="open"):
         fwad.exit_dual_level()
+
+
+def test_a_recorded_backward_leaves_a_backends_bodies_to_other_threads() -> None:
+    """A body with its own gradient is walked back through the op's rules; meanwhile the op keeps its bodies."""
+    from ringgrad.autograd.op import Op, Variant, registry
+
+    seen = []
+
+    def doubled(xp, x):
+        seen.append(len(op.variants))
+        return x * 2
+
+    op = Op("probe_doubled", doubled, [lambda g: g * 2])
+    try:
+        own = Variant(
+            op, np, lambda x: True, lambda xp, x: x * 2, lambda xp, g, needs: [g * 2], half="float32"
+        )
+        x = rg.ones(3, dtype=rg.float16).requires_grad_()  # 16 bits: the way on which bodies are looked up
+        y = op(x)
+        assert y.grad_fn is not None and y._node.op is own
+        (g,) = rg.autograd.grad((y * y).sum(), x, create_graph=True)
+        assert g.tolist() == [8.0] * 3 and seen == [1]
+    finally:
+        del registry["probe_doubled"]

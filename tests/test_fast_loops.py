@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ringgrad as rg
-from ringgrad.tensor.backend.cpu import looped
+from ringgrad.tensor.backend.cpu import looped, recurrent
 from ringgrad.tensor.ops import faster as door
 
 pytest.importorskip("numba")
@@ -21,7 +21,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops from the first element on."""
     monkeypatch.setattr(looped, "WORTH", -1.0)
     monkeypatch.setattr(looped, "LARGE", 0)
-    monkeypatch.setattr(door, "_bodies", looped.BODIES)
+    monkeypatch.setattr(door, "_bodies", {**looped.BODIES, **recurrent.BODIES})
 
 
 def seeded(module: Any) -> None:
@@ -123,6 +123,34 @@ def test_layer_norm_agrees_with_the_plain_body(affine: Any, monkeypatch: pytest.
     monkeypatch.setattr(door, "_bodies", {})
     for a, b in zip(compiled, compute(), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("lengths", [[6, 6, 6], [6, 4, 1]])
+def test_the_lstm_agrees_with_the_plain_body(
+    bias: bool, lengths: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rg.manual_seed(0)
+    layer = rg.nn.LSTM(5, 7, num_layers=2, bidirectional=True, bias=bias)
+    data = np.random.default_rng(0).standard_normal((6, 3, 5)).astype(np.float32)
+
+    def compute() -> list[Any]:
+        layer.zero_grad()
+        x = rg.tensor(data, requires_grad=True)
+        y, (h, c) = layer(rg.nn.utils.rnn.pack_padded_sequence(x, lengths))
+        ((y.data**2).sum() + (h * c).sum()).backward()
+        return [
+            y.data.detach(),
+            h.detach(),
+            c.detach(),
+            x.grad,
+            *(p.grad.clone() for p in layer.parameters()),
+        ]
+
+    compiled = compute()
+    monkeypatch.setattr(door, "_bodies", {})
+    for a, b in zip(compiled, compute(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=2e-6)
 
 
 def test_a_short_script_does_not_wait_for_a_compiler() -> None:

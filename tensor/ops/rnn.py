@@ -12,6 +12,7 @@ from typing import Any
 
 from ...autograd.op import Op
 from . import linear as _linear  # noqa: F401  (the composites use it)
+from .faster import faster
 
 Arrays = tuple[Any, ...]
 
@@ -84,7 +85,12 @@ def _lstm(
     sizes: tuple[int, ...],
     reverse: bool = False,
 ) -> Arrays:
-    gates = _project(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    bias = None if b_ih is None else b_ih + b_hh
+    if w_hr is None:
+        made = faster("lstm", xp, x, h0, c0, w_ih, w_hh, bias, sizes=sizes, reverse=reverse)
+        if made is not None:
+            return made
+    gates = _project(x, w_ih, bias)
     total, size = len(x), c0.shape[1]
     # tanh of all four gates at once, which scale and shift turn into three sigmoids and a tanh
     scale, shift = xp.full(4 * size, 0.5, x.dtype), xp.full(4 * size, 0.5, x.dtype)
@@ -128,19 +134,52 @@ def _lstm_backward(
     tanh_c: Any,
     hidden: Any,
 ) -> list[Any]:
-    total, size = len(x), c0.shape[1]
     dy, dh, dc = _incoming(g, [(len(c0), h_before.shape[1]), c0.shape], x, xp)
+    dgates, dw_hr = None, None
+    if w_hr is None:
+        saved = dy, dh, dc, w_hh, gates, c_before, tanh_c
+        dgates = faster("lstm_backward", xp, *saved, sizes=sizes, reverse=reverse)
+    if dgates is None:
+        dgates, dout = _lstm_gates_backward(
+            xp, dy, dh, dc, w_hh, w_hr, sizes, reverse, gates, c_before, tanh_c, h_before.shape[1]
+        )
+        dw_hr = dout.T @ hidden if dout is not None and needs[-1] else None
+    dx, dw_ih, dw_hh, db_ih, db_hh = _weight_gradients(
+        [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
+    )
+    return [dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh, dw_hr][: len(needs)]
+
+
+def _lstm_gates_backward(
+    xp: Any,
+    dy: Any,
+    dh: Any,
+    dc: Any,
+    w_hh: Any,
+    w_hr: Any,
+    sizes: tuple[int, ...],
+    reverse: bool,
+    gates: Any,
+    c_before: Any,
+    tanh_c: Any,
+    width: int,
+) -> tuple[Any, Any]:
+    """Gradients of the gates before their nonlinearities, and of the output before its projection.
+
+    dh and dc, those of the last state, become those of the first.
+    """
+    total, size = tanh_c.shape
     # everything but the gradients themselves is known for all steps: what each is multiplied by
     i, f, cand, o = (gates[:, k * size : (k + 1) * size] for k in range(4))
     into_cell = o * (1 - tanh_c * tanh_c)
-    factors = xp.empty((total, 4, size), x.dtype)
+    factors = xp.empty((total, 4, size), gates.dtype)
     factors[:, 0] = cand * i * (1 - i)
     factors[:, 1] = c_before * f * (1 - f)
     factors[:, 2] = i * (1 - cand * cand)
     factors[:, 3] = tanh_c * o * (1 - o)
     dgates = xp.empty_like(gates)
     by_gate = dgates.reshape(total, 4, size)
-    dout = xp.empty_like(h_before) if w_hr is not None else None
+    dout = xp.empty((total, width), gates.dtype) if w_hr is not None else None
     for a, b in reversed(_spans(sizes, reverse)):
         n = b - a
         d = dh[:n] if dy is None else dh[:n] + dy[a:b]
@@ -153,11 +192,7 @@ def _lstm_backward(
         xp.multiply(factors[a:b, 3], d, out=by_gate[a:b, 3])
         inner *= f[a:b]
         dh[:n] = dgates[a:b] @ w_hh
-    dx, dw_ih, dw_hh, db_ih, db_hh = _weight_gradients(
-        [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
-    )
-    dw_hr = dout.T @ hidden if dout is not None and needs[-1] else None
-    return [dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh, dw_hr][: len(needs)]
+    return dgates, dout
 
 
 def _unrolled(

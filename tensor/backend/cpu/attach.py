@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolution, library, looped, rows
+from . import convolution, library, looped, recurrent, rows
 
 
 def bodies() -> dict[str, Callable[..., Any]]:
     """The bodies by the name of the function; each returns None for what it does not compute."""
+    compiled = {**looped.BODIES, **recurrent.BODIES}
     found = library.load()
     if found is None:
-        return looped.BODIES
+        return compiled
     from ...settings import get_num_threads
 
     found.threads = get_num_threads()
-    return {**looped.BODIES, **convolution.BODIES, **rows.BODIES}
+    return {**compiled, **convolution.BODIES, **rows.BODIES}

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+F = np.float32
+ONE, HALF, ZERO = F(1), F(0.5), F(0)
 FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
+
 exact = njit(cache=True, nogil=True, error_model="numpy")
 rounded = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
-F = np.float32
-ONE, ZERO = F(1), F(0)
 
 
 @exact
@@ -217,3 +218,51 @@ def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any, dx: Any, d
         r = scale[i, 0]
         for k in range(width):
             dx[i, k] = r * (g[i, k] * weight[k] - first - normal[i, k] * second)
+
+
+@rounded
+def lstm_add(gates: Any, add: Any) -> None:
+    """gates (n, 4 size: input, forget, candidate, output) += add; halved where a sigmoid follows, made of a tanh."""
+    n, size = gates.shape[0], gates.shape[1] // 4
+    for r in range(n):
+        for k in range(2 * size):
+            gates[r, k] = HALF * (gates[r, k] + add[r, k])
+        for k in range(2 * size, 3 * size):
+            gates[r, k] += add[r, k]
+        for k in range(3 * size, 4 * size):
+            gates[r, k] = HALF * (gates[r, k] + add[r, k])
+
+
+@rounded
+def lstm_cell(gates: Any, c: Any, c_before: Any) -> None:
+    """Hyperbolic tangents become gates; c moves on."""
+    n, size = c_before.shape
+    for r in range(n):
+        for k in range(2 * size):
+            gates[r, k] = HALF + HALF * gates[r, k]
+        for k in range(3 * size, 4 * size):
+            gates[r, k] = HALF + HALF * gates[r, k]
+        for k in range(size):
+            c_before[r, k] = c[r, k]
+        for k in range(size):
+            c[r, k] = gates[r, size + k] * c_before[r, k] + gates[r, k] * gates[r, 2 * size + k]
+
+
+@rounded
+def lstm_cell_backward(
+    gates: Any, c_before: Any, tanh_c: Any, dy: Any, dh: Any, dc: Any, dgates: Any
+) -> None:
+    """The gradients of the gates before their nonlinearities; dc moves back in time, dh is left to the product."""
+    n, size = c_before.shape
+    for r in range(n):
+        for k in range(size):
+            i, f = gates[r, k], gates[r, size + k]
+            z, o = gates[r, 2 * size + k], gates[r, 3 * size + k]
+            t = tanh_c[r, k]
+            d = dh[r, k] + dy[r, k]
+            s = dc[r, k] + d * o * (ONE - t * t)
+            dgates[r, k] = s * z * i * (ONE - i)
+            dgates[r, size + k] = s * c_before[r, k] * f * (ONE - f)
+            dgates[r, 2 * size + k] = s * i * (ONE - z * z)
+            dgates[r, 3 * size + k] = d * t * o * (ONE - o)
+            dc[r, k] = s * f
