@@ -67,7 +67,7 @@ class Graph:
             names.pop()
         outputs = [self.unique(f"{self.label}_{kind}" if self.label != kind else kind) for _ in range(count)]
         given = {k: v for k, v in attributes.items() if v is not None}
-        self.nodes.append(self.onnx.helper.make_node(kind, names, outputs, **given))
+        self.nodes.append(self.onnx.helper.make_node(kind, names, outputs, name=outputs[0], **given))
         return outputs
 
     # ---- constants

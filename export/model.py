@@ -260,7 +260,7 @@ def _write(
         _emit(g, call, vals)
     for name, id in zip(outputs, merged.outputs):
         g.label = "output"
-        g.nodes.append(onnx.helper.make_node("Identity", [_val(g, id, vals).name], [name]))
+        g.nodes.append(onnx.helper.make_node("Identity", [_val(g, id, vals).name], [name], name=name))
     graph = onnx.helper.make_graph(
         _reached(g.nodes, outputs),
         "ringgrad",

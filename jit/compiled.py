@@ -136,7 +136,8 @@ class Compiled:
         return MethodType(self, obj)
 
     def __call__(self, *args: Any, **kw: Any) -> Any:
-        if engine.watch is not None or modes.anomaly or registry["linear"].prepare is not _prepare:
+        traced = engine.watch is not None or bool(engine.wholes)
+        if traced or modes.anomaly or registry["linear"].prepare is not _prepare:
             return self.fn(*args, **kw)
         if not self.lock.acquire(blocking=False):  # another thread, or the function calls itself
             return self.fn(*args, **kw)

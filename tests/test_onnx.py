@@ -310,6 +310,16 @@ def test_shared_parameters_are_written_once_under_their_names() -> None:
     assert [n.op_type for n in proto.graph.node] == ["Gemm", "Gemm", "Identity"]
 
 
+def test_compiled_functions_are_exported() -> None:
+    compiled = rg.compile(lambda x: x.exp() * 2)
+    with rg.no_grad():
+        for _ in range(4):
+            want = compiled(X)
+    assert compiled.calls["replayed"]
+    (y,) = run(export(compiled, X), X.numpy())
+    np.testing.assert_allclose(y, want.numpy(), rtol=1e-6)
+
+
 def test_the_file_is_written(tmp_path: Path) -> None:
     export(rg.nn.Linear(4, 2), X, tmp_path / "m.onnx")
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
