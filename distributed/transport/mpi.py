@@ -24,6 +24,7 @@ PIECE_BYTES = 1 << 20
 INLINE_BYTES = 16 * 1024  # of payload that travel in one message with the header
 HEARTBEAT, SILENCE = 1.0, 10.0  # s: as in shm
 POLL = 0.02  # s between looks of the watcher
+PARTING = 0.5  # s that a rank that leaves waits for the others' goodbyes
 _NUMBER_BITS = 12  # of MPI's tag for the number of the conversation; the rest for a message's own tag
 _SIZE = struct.Struct("<Q")
 _HEAD = _SIZE.size + HEADER_BYTES
@@ -112,6 +113,11 @@ class MpiTransport(Transport):
         self._tell_all(b"B", b"")
         self._closing.set()
         self._watcher.join(timeout=2)
+        # MPI warns on the user's output of messages that nobody took: the others' goodbyes come at about this time.
+        end = time.monotonic() + PARTING
+        while len(self.gone) < self.world_size - 1 and self.failure is None and time.monotonic() < end:
+            self._listen()
+            time.sleep(0.001)
 
     def _tell_all(self, kind: bytes, body: bytes) -> None:
         message = kind + body
@@ -122,17 +128,14 @@ class MpiTransport(Transport):
             time.sleep(0.001)
 
     def _watch(self) -> None:
-        MPI, status = self.MPI, self.MPI.Status()
+        MPI = self.MPI
         following, previous = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
         sign, sent_at = None, 0.0
         while not self._closing.wait(POLL) and not MPI.Is_finalized():
             now = time.monotonic()
             if now - sent_at > HEARTBEAT and (sign is None or sign.Test()) and following not in self.gone:
                 sign, sent_at = self.control.Isend([b".", MPI.BYTE], following), now
-            while self.control.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
-                message = bytearray(status.Get_count(MPI.BYTE))
-                self.control.Recv([message, MPI.BYTE], status.Get_source(), status.Get_tag())
-                self._hear(status.Get_source(), bytes(message))
+            self._listen()
             quiet = now - self._heard
             if quiet > self.silence and previous not in self.gone and self.failure is None:
                 silent = (
@@ -141,6 +144,13 @@ class MpiTransport(Transport):
                 )
                 self._fail(PeerFailure(silent, previous))
                 self.abort(f"it lost rank {previous}, silent for {quiet:.0f} s")
+
+    def _listen(self) -> None:
+        MPI, status = self.MPI, self.MPI.Status()
+        while self.control.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            message = bytearray(status.Get_count(MPI.BYTE))
+            self.control.Recv([message, MPI.BYTE], status.Get_source(), status.Get_tag())
+            self._hear(status.Get_source(), bytes(message))
 
     def _hear(self, rank: int, message: bytes) -> None:
         kind, body = message[:1], message[1:].decode(errors="replace")
