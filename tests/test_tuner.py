@@ -2,14 +2,19 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ringgrad.distributed import group as group_module
+from ringgrad.distributed import tuner
+from ringgrad.distributed.call import Call
 from ringgrad.distributed.collectives import KINDS, PLANS
 from ringgrad.distributed.group import Group
+from ringgrad.distributed.transport import Channel, Pace
 from ringgrad.distributed.transport.local import LocalTransport, run_threads
 from ringgrad.distributed.tuner import ADD, LEAST_BUCKET, MOST_BUCKET, Cache, Costs, shape
 
@@ -190,3 +195,22 @@ def test_measuring_is_quick_and_needs_no_thread_of_its_own() -> None:
         return group._main.lane._thread is None
 
     assert run_threads(2, rank) == [True, True]
+
+
+def test_a_peer_that_is_ahead_makes_no_wire_look_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of one message has arrived before it is waited for, and the wire is still busy with the next."""
+    now = [0.0]
+
+    class Wire(Channel):
+        members, rank, calls = [0, 1], 0, 0
+
+        def exchange(self, call: Any, sends: Any, recvs: Any, pace: Any) -> Iterator[None]:
+            self.calls += 1
+            now[0] += 2 * (1e-5 + recvs[0].target.size * 8e-9) * (self.calls % 2)
+            return iter(())
+
+    monkeypatch.setattr(tuner.time, "perf_counter", lambda: now[0])
+    figures = np.zeros(4)
+    for _ in tuner.measure(Wire(), Call("tune", "here", 1), Pace(), figures):
+        pass
+    np.testing.assert_allclose(figures, [1e-5 + 64 * 8e-9, 8e-9] * 2, rtol=1e-3)
