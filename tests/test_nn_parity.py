@@ -663,3 +663,23 @@ def test_ctc_loss():
         return lambda x: loss(x.log_softmax(2), library.from_numpy(targets), *lengths)
 
     _compare(run(ringgrad), run(torch), x)
+
+
+@pytest.mark.parametrize("options", [{"mode": "bilinear"}, {"mode": "bicubic", "align_corners": True}])
+def test_long_dimensions_are_resized_in_parts(options: dict[str, object]) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 2, 150, 200)).astype(np.float32)
+    found = []
+    for module in (ringgrad, torch):
+        t = module.tensor(x, requires_grad=True)
+        y = module.nn.functional.interpolate(t, size=(301, 400), **options)
+        (y * y).sum().backward()
+        found.append((y.detach().numpy(), t.grad.numpy()))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    x[0, 0, 3, 4] = np.inf  # stays where it is
+    assert (
+        np.isnan(
+            ringgrad.nn.functional.interpolate(ringgrad.tensor(x), size=(301, 400), **options).numpy()
+        ).mean()
+        < 0.3
+    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...autograd.engine import wrap
 from ...autograd.op import describe
-from ...tensor import Tensor
+from ...tensor import Tensor, functions
 from ...tensor.checks import refuse
 from ...tensor.ops import index as _index
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d, along
@@ -66,7 +66,7 @@ def interpolate(
             input = _index.index_select(input, dim=2 + d, index=wrap(_nearest(n, out, scale, mode)))
         elif n != out or scale not in (None, 1.0):
             matrix = _resampling(n, out, scale, _KERNELS[mode][1], bool(align_corners), antialias)
-            input = along(input, 2 + d, matrix)
+            input = _along_band(input, 2 + d, matrix)
     return input
 
 
@@ -129,6 +129,22 @@ def _resampling(
         weight = _triangle(centre - start - j) if kernel == "triangle" else _cubic(centre - start - j, -0.75)
         np.add.at(matrix, (i, np.clip(start + j, 0, n - 1)), weight)
     return matrix
+
+
+PART = 32  # positions that are resampled by one product
+
+
+def _along_band(input: Tensor, dim: int, matrix: np.ndarray) -> Tensor:
+    """`along` with a matrix that is zero away from its diagonal: long dimensions in parts, of the input they need."""
+    if min(matrix.shape) < 4 * PART:
+        return along(input, dim, matrix)
+    parts = []
+    for start in range(0, len(matrix), PART):
+        rows = matrix[start : start + PART]
+        used = np.flatnonzero(rows.any(axis=0))
+        low, count = int(used[0]), int(used[-1] - used[0] + 1)
+        parts.append(along(input.narrow(dim, low, count), dim, rows[:, low : low + count]))
+    return functions.cat(parts, dim)
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:

@@ -92,9 +92,18 @@ hardsigmoid = Op(
     [lambda ops, g, x: ops.between_backward(g, x, low=-3.0, high=3.0) / 6],
     prepare=_floating_only("hardsigmoid"),
 )
+
+
+def _hardswish_piece(y: Any, x: Any, xp: Any) -> None:
+    xp.multiply(x, 1 / 6, out=y)
+    y += 0.5
+    xp.clip(y, 0, 1, out=y)
+    y *= x
+
+
 hardswish = Op(
     "hardswish",
-    lambda xp, x: x * xp.clip(x / 6 + 0.5, 0, 1),
+    lambda xp, x: in_pieces(xp, lambda y, x: _hardswish_piece(y, x, xp), 0, x),
     [lambda ops, g, x: g * ops.hardsigmoid(x) + ops.between_backward(g * x, x, low=-3.0, high=3.0) / 6],
     prepare=_floating_only("hardswish"),
 )
