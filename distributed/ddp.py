@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd import is_grad_enabled
+from ..autograd import engine, is_grad_enabled
 from ..nn.module import Module
 from .buckets import SHOWN, WHO, broadcast_coalesced, first_bucket_bytes
 from .errors import CollectiveMismatch
@@ -91,8 +91,14 @@ class DistributedDataParallel(Module, Joinable):
         else:
             self._reducer = Reducer(group, named, cap_bytes, unused, first_bytes)
 
+    _compiled: Any = None  # the module's compiled form, where compile() was given this one
+
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if is_grad_enabled():
+            if engine.watch is not None:
+                engine.watch.stop(
+                    "DistributedDataParallel talks to other ranks: compile the model, not the step"
+                )
             if self._sharded is not None:
                 self._sharded.check_within(self.training)
             elif self.require_backward_grad_sync:
@@ -102,7 +108,7 @@ class DistributedDataParallel(Module, Joinable):
                     broadcast_coalesced(self.process_group, list(self.module.buffers()), root)
             if self._sharded is None:
                 self._reducer.active = self.require_backward_grad_sync
-        return self.module(*inputs, **kwargs)
+        return (self._compiled or self.module)(*inputs, **kwargs)
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,13 @@ class Recording:
         self.gradients = [(leaf, kind) for leaf, kind in tracer.gradients.items() if kind != "any"]
         self.outside = list(tracer.outside.values())  # keeps their arrays' ids from being used again
         self.owners = {id(owner(t.array)) for t in self.outside}
+        self.halves = tracer.halves
         self.needs = {v.id: v.tensor._needs for v in self.graph.values.values() if v.kind == "external"}
         self.report: list[Any] = []
         self.exact = exact
         self.optimized = optimize(self.graph, self.report, exact)
+        if self.halves is not None:
+            self.halves.bind(self.optimized)
         self.bind()
         self.seconds = time.perf_counter() - start
 
@@ -56,6 +59,8 @@ class Recording:
         """Makes the program over today's arrays."""
         self.program = Program(self.optimized, self.cleared, self.exact)
         self.run = self.program.run
+        if self.halves is not None:
+            self.run = partial(self.halves.run, self.program.run)
         self.entry = self._entry()
 
     def _entry(self) -> Callable[..., bool]:
@@ -148,6 +153,9 @@ class Compiled:
             if entry is not None:
                 if entry.eager is None:
                     for recording in entry.recordings:
+                        if recording.halves is not None and recording.halves.busy:
+                            self.calls["eager"] += 1
+                            return self.fn(*args, **kw)
                         if recording.fits(inputs):
                             self.calls["replayed"] += 1
                             return recording.run(*inputs)

@@ -10,16 +10,25 @@ from .compiled import Compiled
 
 
 class OptimizedModule(Module):
-    """A module whose forward is compiled. `_orig_mod` is the module itself; parameters and attributes are its own."""
+    """A module whose forward is compiled. `_orig_mod` is the module itself; parameters and attributes are its own.
+
+    Of a module that talks to other ranks in its forward (DistributedDataParallel) the module inside is compiled.
+    """
 
     def __init__(self, module: Module, fullgraph: bool, exact: bool) -> None:
         super().__init__()
         self._orig_mod = module
-        object.__setattr__(self, "_call", Compiled(module, fullgraph, exact))
+        wrapper = hasattr(module, "_compiled")
+        call = Compiled(module.module if wrapper else module, fullgraph, exact)
+        object.__setattr__(self, "_call", call)
+        if wrapper:
+            object.__setattr__(module, "_compiled", call)
         self.training = module.training
 
     def forward(self, *args: Any, **kw: Any) -> Any:
         """The module's result, replayed where that is possible."""
+        if hasattr(self._orig_mod, "_compiled"):
+            return self._orig_mod(*args, **kw)
         return self._call(*args, **kw)
 
     def __getattr__(self, name: str) -> Any:

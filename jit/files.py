@@ -112,6 +112,8 @@ def _traced(fn: Any, inputs: list[Any]) -> Graph:
                 tracer.stop(reach.too_large, "")
             tracer.run(lambda: fn(*inputs))
             changed = reach.broken()
+            if tracer.halves is not None:
+                tracer.stop("a tensor is returned on which backward() can be called: detach it", "")
             why = tracer.stopped or (f"it changes Python's state: {changed.describe()}" if changed else None)
             if why:
                 raise RuntimeError(f"[jit.save] the call cannot be replayed: {why}")

@@ -40,13 +40,15 @@ class Program:
         ] = []  # gradients' own arrays, the Tensors over them, the leaves
         self._constants: dict[int, str] = {}
         self._alive: list[Any] = []
+        self.paused = False
+        self.own: set[int] = set()  # results that the program goes on with: the caller gets copies
         self._bind()
         for i, node in enumerate(graph.nodes):
             self._emit(node)
             self._free(i)
         for leaf in cleared:
             self.lines.append(f"{self.leaf(leaf)}._grad = None")
-        self.lines.append(f"return {self.result(graph.outputs)}")
+        self.lines.append(f"return {self.returned()}")
         names = ", ".join(f"t{i}" for i in range(len(graph.inputs)))
         self.source = f"def run({names}):\n " + "\n ".join(self.lines)
         exec(compile(self.source, f"<ringgrad.jit {graph.name}>", "exec"), self.space)
@@ -299,6 +301,20 @@ class Program:
 
     # ---- results
 
+    def _pause(self, node: Node) -> None:
+        """The first half of the program ends; the second goes on when the gradients of the results are there."""
+        (results,) = node.args
+        self.own = set(node.inputs())
+        given = ", ".join(f"v{id}" for id in node.outputs)
+        self.line(f"[{given}] = yield {self.result(results)}")
+        self.paused = True
+
+    def returned(self) -> str:
+        """What is returned at the end: of a second half, gradients as arrays that the engine may keep."""
+        if not self.paused:
+            return self.result(self.graph.outputs)
+        return "[" + ", ".join(f"v{ref.id}.copy()" for ref in self.graph.outputs) + "]"
+
     def result(self, value: Any) -> str:
         if isinstance(value, Ref):
             held = self.graph.values[value.id]
@@ -306,7 +322,8 @@ class Program:
                 return self.name_of(held.tensor)
             if held.kind == "input":
                 return f"t{self.graph.inputs.index(value.id)}"
-            return f"wrap(v{value.id}.copy('K'))" if value.id in self.static else f"wrap(v{value.id})"
+            shared = value.id in self.static or value.id in self.own
+            return f"wrap(v{value.id}.copy('K'))" if shared else f"wrap(v{value.id})"
         if isinstance(value, tuple | list) and not isinstance(value, str):
             inner = ", ".join(map(self.result, value))
             if hasattr(value, "_fields"):

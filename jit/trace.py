@@ -23,6 +23,7 @@ from ..tensor import generator
 from ..tensor.device import device
 from . import graph
 from .graph import Graph, Ref, Value
+from .halves import Halves, tensors
 
 DRAWS = (
     "uniform", "normal", "log_normal", "exponential", "cauchy", "geometric", "bernoulli", "random", "randint",
@@ -61,6 +62,9 @@ class Tracer:
         self.last_gradient: dict[Any, int] = {}  # leaf -> the value that its gradient was set to
         self.cleared: list[Any] = []  # leaves whose gradients are gone at the end
         self.unseen: set[int] = set()  # arrays written by something that was not recorded (yet)
+        self.halves: Halves | None = None  # the way back from what is returned, which others will walk
+        self.began = engine.sequence()
+        self.known = list(outside)
         self.paused = self.drawing = 0
         self.thread = threading.get_ident()
         self.outside: dict[int, Any] = {}
@@ -70,11 +74,11 @@ class Tracer:
         for i, t in enumerate(self.inputs):
             known = self.values.get(id(t.array)) or self.add(t.array, "input", f"input{i}")
             self.graph.inputs.append(known.id)
-        for t in (*self.inputs, *outside):
+        for t in (*self.inputs, *self.known):
             if t._grad is not None:
                 self.entry_grads[id(t._grad.array)] = t
                 self.alive.append(t._grad.array)
-        for t in outside:
+        for t in self.known:
             self.outside.setdefault(id(t.array), t)
             self.owners.setdefault(id(owner(t.array)), t)
 
@@ -100,6 +104,9 @@ class Tracer:
             source.__dict__[name] = self._secret(getattr(source, name))
         try:
             result = call()
+            live = [t for t in tensors(result) if t._needs and t._node is not None and not _released(t._node)]
+            if live and self.stopped is None:
+                self._walk_back(result, live)
         finally:
             for door, tell in doors:
                 door.remove(tell)
@@ -108,7 +115,7 @@ class Tracer:
                 del source.__dict__[name]
             for hook in hooks:
                 hook.remove()
-        if self.stopped is None:
+        if self.stopped is None and self.halves is None:
             self.graph.outputs = self._returned(result)
         self._final_gradients()
         if self.unseen:
@@ -123,7 +130,7 @@ class Tracer:
 
     def stop(self, why: str, where: str | None = None) -> None:
         """Notes why the call cannot be replayed; the first reason counts."""
-        if self.stopped is None:
+        if self.stopped is None and threading.get_ident() == self.thread:
             where = call_site() if where is None else where
             self.stopped = f"{why} (at {where})" if where else why
 
@@ -467,7 +474,51 @@ class Tracer:
             self._record("op", "add", (Ref(held.id), g), {}, [], "backward", writes=(held.id,), effect=True)
         return None
 
+    def _new(self, tensor: Any) -> bool:
+        """Whether a tensor was made in the call."""
+        node = tensor._node
+        return bool((node.node if node.kind == engine.OUTPUT else node).seq > self.began)
+
     # ---- the end
+
+    def _walk_back(self, result: Any, live: list[Any]) -> None:
+        """Records the way back from the results, which is the second half of the program; the graph itself stays.
+
+        The engine walks it once more for that, with ones as gradients.
+        """
+        if self.gradients or any(node.kind == "optimizer" for node in self.graph.nodes):
+            return self.stop(
+                "a tensor is returned on which backward() can still be called, after a backward()", ""
+            )
+        edges = [engine.edge_of(t) for t in live]
+        order, uses = engine.schedule([e.node if e.kind == engine.OUTPUT else e for e in edges])
+        own = {id(t) for t in (*self.inputs, *self.known)}
+        leaves = [t for t in uses if id(t) in own]
+        if any(node.seq < self.began for node in order) or len(leaves) < len(uses):
+            return self.stop("gradients go on to tensors that were computed before the call", "")
+        if any(
+            t._node is not None and self._new(t) and not any(t is u for u in live)
+            for t in (*self.inputs, *self.known)
+        ):
+            return self.stop("a tensor from before the call was written, and now has a graph", "")
+        if any(t._hooks for t in leaves):
+            return self.stop("a leaf has hooks on its gradient, and backward() is called outside", "")
+        parts = list(tensors(result))
+        places = [i for i, t in enumerate(parts) if any(t is u for u in live)]
+        edges = [engine.edge_of(parts[i]) for i in places]
+        given = [np.ones(parts[i].array.shape, parts[i].array.dtype) for i in places]
+        returned = self._returned(result)
+        if self.stopped is not None:
+            return None
+        numbers = tuple(t if isinstance(t, int) else id(t) for t in map(self.leaf, leaves))
+        kw = {"places": tuple(places), "leaves": numbers}
+        self._record("pause", "pause", (returned,), kw, given, "return", effect=True)
+        found = engine.backward(list(zip(edges, given)), True, False, leaves, accumulate=False)
+        if any(g is None for g in found):
+            return self.stop("a leaf gets no gradient from a graph that leads to it", "")
+        self.graph.outputs = tuple(Ref(self.value_of(_array(g), "backward").id) for g in found)
+        self.halves = Halves(places, [self.leaf(t) for t in leaves])
+        return None
 
     def _final_gradients(self) -> None:
         """What `.grad` is at the end must be what was recorded, what it was before, or nothing."""
@@ -489,9 +540,6 @@ class Tracer:
 
     def _returned(self, result: Any) -> Any:
         if isinstance(result, Variable):
-            node = result._node
-            if node is not None and result._needs and not _released(node):
-                self.stop("a tensor is returned on which backward() can still be called", "")
             return Ref(self.value_of(result, "return").id)
         if isinstance(result, tuple | list):
             parts = [self._returned(v) for v in result]

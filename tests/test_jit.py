@@ -616,40 +616,163 @@ def test_graph_is_readable() -> None:
     assert "recording 1" in explain(c)
 
 
-def test_data_parallel_steps_run_eagerly_and_right() -> None:
-    """Two ranks: hooks drive the communication, so a compiled step is an eager one, and says so."""
+# ---- backward() outside of the compiled call
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_backward_outside_equals_eager(name: str, exact: bool) -> None:
+    """compile(model) as most use it: the loss, backward() and the optimizer stay outside."""
+
+    def train(compiled: bool) -> Any:
+        rg.manual_seed(0)
+        model, data, loss_of, make = MODELS[name]()
+        optimizer = make(model.parameters())
+        call = rg.compile(model, exact=exact) if compiled else model
+        losses = []
+        for i in range(6):
+            x, y = data(i)
+            if i != 4:  # gradients add up there
+                optimizer.zero_grad()
+            loss = loss_of(call(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses, model, call
+
+    losses, model, _ = train(False)
+    got, other, call = train(True)
+    assert call._call.calls == {"traced": 2, "replayed": 4, "eager": 0}, explain(call._call)
+    np.testing.assert_allclose(got, losses, rtol=0 if exact else 2e-4)
+    for (key, a), b in zip(model.state_dict().items(), other.state_dict().values()):
+        if exact:
+            np.testing.assert_array_equal(a.array, b.array, err_msg=key)
+    for p, q in zip(model.parameters(), other.parameters()):
+        same(p.grad, q.grad, exact) if exact else None
+
+
+def outside(steps: int = 3, **options: Any) -> tuple[Any, Any]:
+    """A model, and its compiled form that is replayed from now on."""
+    _, model, _ = linear_step()
+    call = rg.compile(model, **options)
+    for i in range(steps):
+        call(batch(seed=i)[0]).sum().backward()
+    model.zero_grad()
+    assert call._call.calls["replayed"] == steps - 2
+    return model, call
+
+
+def test_two_calls_before_their_backwards() -> None:
+    model, call = outside(exact=True)
+    x, z = batch(seed=7)[0], batch(seed=8)[0]
+    a, b = call(x), call(z)  # the second runs eagerly: the first one's values are still needed
+    (a * b).sum().backward()
+    grads = [p.grad.array.copy() for p in model.parameters()]
+    model.zero_grad()
+    (model(x) * model(z)).sum().backward()
+    for g, p in zip(grads, model.parameters()):
+        np.testing.assert_array_equal(g, p.grad.array)
+    for _ in range(2):  # results that are dropped leave the program free
+        call(x)
+    assert call._call.calls == {"traced": 2, "replayed": 4, "eager": 1}
+
+
+def test_gradients_of_inputs_and_of_several_results() -> None:
+    def f(x: Any, w: Any) -> Any:
+        return {"a": (x @ w).tanh(), "b": [x.exp(), x.detach() * 2]}
+
+    c = rg.compile(f, exact=True)
+    for i in range(4):
+        x, w = batch(seed=i)[0].requires_grad_(), rg.ones(4, 3, requires_grad=True)
+        grads = []
+        for call in (f, c):
+            out = call(x, w)
+            loss = out["a"].sum() + (out["b"][0] * out["b"][1]).mean() if i != 3 else out["a"].sum()
+            grads.append(rg.autograd.grad(loss, [x, w]))
+            assert not out["b"][1].requires_grad
+        for a, b in zip(*grads):
+            same(a, b)
+    assert c.calls["replayed"] == 2
+
+
+def test_hooks_see_the_gradients_of_replays() -> None:
+    model, call = outside()
+    seen: list[Any] = []
+    model[0].weight.register_hook(lambda g: seen.append(g.shape) or 2 * g)
+    x = batch(seed=9)[0]
+    call(x).sum().backward()
+    got = model[0].weight.grad.array.copy()
+    model.zero_grad()
+    model(x).sum().backward()
+    assert seen == [(8, 4)] * 2 and call._call.calls["replayed"] == 2
+    np.testing.assert_allclose(got, model[0].weight.grad.array, rtol=1e-6)
+
+
+def test_what_a_replayed_backward_cannot_do_is_an_error() -> None:
+    model, call = outside()
+    x = batch(seed=9)[0]
+    out = call(x).sum()
+    with pytest.raises(RuntimeError, match="walked back once, and not be differentiated"):
+        out.backward(retain_graph=True)
+    out.backward()
+    with pytest.raises(RuntimeError, match="second"):
+        out.backward()
+    out = call(x).sum()
+    with rg.no_grad():
+        model[2].weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="must not be overwritten"):
+        out.backward()
+
+
+def test_graphs_from_before_the_call_run_eagerly() -> None:
+    model = linear_model()
+    call = rg.compile(model)
+    w = rg.ones(6, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match="computed before the call"):
+        for _ in range(3):
+            call(w * 2).sum().backward()
+    np.testing.assert_array_equal(w.grad.array, np.broadcast_to(6 * model.weight.array.sum(0), (6, 4)))
+
+
+@pytest.mark.parametrize("kind", ["step", "model", "wrapper"])
+def test_data_parallel_training(kind: str) -> None:
+    """Two ranks: a whole step runs eagerly under DDP and says so; a compiled model is replayed, in it or around it."""
     from ringgrad.distributed.ddp import DistributedDataParallel
     from ringgrad.distributed.group import Group
     from ringgrad.distributed.transport.local import run_threads
 
-    def body(compiled: bool) -> Any:
+    def body(kind: str, ranks: int) -> Any:
         def rank(transport: Any) -> Any:
             group = Group(transport)
-            model = DistributedDataParallel(linear_model(), process_group=group)
+            inner = rg.compile(linear_model(), exact=True) if kind == "model" else linear_model()
+            model = DistributedDataParallel(inner, process_group=group)
+            outer = rg.compile(model, exact=True) if kind == "wrapper" else model
             optimizer = rg.optim.SGD(model.parameters(), lr=0.1)
 
             def step(x: Any, y: Any) -> Any:
                 optimizer.zero_grad()
-                loss = F.cross_entropy(model(x), y)
+                loss = F.cross_entropy(outer(x), y)
                 loss.backward()
                 optimizer.step()
                 return loss
 
-            call = rg.jit(step) if compiled else step
+            call = rg.jit(step) if kind == "step" else step
             for i in range(5):
                 call(*batch(seed=10 * i + group.rank))
-            if compiled:
+            if kind == "step":
                 assert call.calls["replayed"] == 0
+            elif kind != "plain" and ranks == 1:  # of threads one traces at a time
+                assert {"model": inner, "wrapper": outer}[kind]._call.calls["replayed"] == 3
             return [p.array.copy() for p in model.parameters()]
 
-        return run_threads(2, rank)
+        return run_threads(ranks, rank)
 
-    plain = body(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for ours, theirs in zip(body(True), plain):
-            for a, b in zip(ours, theirs):
-                np.testing.assert_array_equal(a, b)
+        for ranks in (1, 2):
+            for ours, theirs in zip(body(kind, ranks), body("plain", ranks)):
+                for a, b in zip(ours, theirs):
+                    np.testing.assert_array_equal(a, b)
 
 
 def linear_model() -> Any:
