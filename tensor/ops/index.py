@@ -179,18 +179,19 @@ def _inside(name: str, index: Any, size: int, kind: type[Exception] = IndexError
 
 def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
     i = _index_of("gather", index)
-    d = axis_of("gather", dim, x.ndim)
-    if i.ndim != x.ndim and ((x.ndim and i.ndim) or max(x.ndim, i.ndim) > 1):
+    a = x.array if isinstance(x, Variable) else x
+    d = axis_of("gather", dim, a.ndim)
+    if i.ndim != a.ndim and ((a.ndim and i.ndim) or max(a.ndim, i.ndim) > 1):
         raise RuntimeError(
-            f"[gather] input and index must have equally many dimensions, came {x.ndim} and {i.ndim}"
+            f"[gather] input and index must have equally many dimensions, came {a.ndim} and {i.ndim}"
         )
-    for k in range(x.ndim):
-        if k != d and i.ndim and i.shape[k] > x.shape[k]:
+    for k in range(a.ndim):
+        if k != d and i.ndim and i.shape[k] > a.shape[k]:
             raise RuntimeError(
                 f"[gather] the index must not be larger than the input outside of dimension {d}, came"
-                f" {list(i.shape)} and {list(x.shape)}"
+                f" {list(i.shape)} and {list(a.shape)}"
             )
-    _inside("gather", i, x.shape[d] if x.ndim else 1, RuntimeError)
+    _inside("gather", i, a.shape[d] if a.ndim else 1, RuntimeError)
     return (x,), {"dim": d, "index": i}
 
 

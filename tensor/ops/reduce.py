@@ -182,24 +182,24 @@ amin = single(
 
 def _arg_prepare(name: str) -> Any:
     def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
-        d = None if dim is None else axis_of(name, dim, x.ndim)
-        shape = x.shape
+        shape = x.array.shape if isinstance(x, Variable) else x.shape
+        d = None if dim is None else axis_of(name, dim, len(shape))
         if 0 in shape and (d is None or shape[d] == 0):
             raise IndexError(f"[{name}] the reduced dimensions must not be empty, came shape {list(shape)}")
-        return (x,), {"dim": d if x.ndim else None, "keepdim": keepdim}
+        return (x,), {"dim": d if shape else None, "keepdim": keepdim}
 
     return prepare
 
 
 argmax = Op(
     "argmax",
-    lambda xp, x, *, dim, keepdim: xp.argmax(x, axis=dim, keepdims=keepdim),
+    lambda xp, x, *, dim, keepdim: x.argmax(axis=dim, keepdims=keepdim),
     prepare=_arg_prepare("argmax"),
     onnx="ArgMax",
 )
 argmin = Op(
     "argmin",
-    lambda xp, x, *, dim, keepdim: xp.argmin(x, axis=dim, keepdims=keepdim),
+    lambda xp, x, *, dim, keepdim: x.argmin(axis=dim, keepdims=keepdim),
     prepare=_arg_prepare("argmin"),
     onnx="ArgMin",
 )

@@ -221,8 +221,9 @@ unsqueeze = viewing(
 
 
 def _squeeze_prepare(x: Any, *, dim: Any = None) -> Prepared:
-    axes = axes_of("squeeze", dim, x.ndim) if x.ndim or dim is not None else ()
-    return (x,), {"dim": tuple(d for d in axes if x.ndim and x.shape[d] == 1)}
+    shape = x.array.shape if isinstance(x, Variable) else x.shape
+    axes = axes_of("squeeze", dim, len(shape)) if shape or dim is not None else ()
+    return (x,), {"dim": tuple(d for d in axes if shape and shape[d] == 1)}
 
 
 squeeze = viewing(
