@@ -38,7 +38,8 @@ def stable_order(xp: Any, x: Array, axis: int, descending: bool) -> Array:
     if not descending:
         return _ascending(xp, x, axis)
     n = x.shape[axis]
-    return n - 1 - xp.flip(_ascending(xp, xp.flip(x, axis), axis), axis)
+    turned = (slice(None),) * axis + (slice(None, None, -1),)
+    return n - 1 - _ascending(xp, x[turned], axis)[turned]
 
 
 def _argsort(xp: Any, x: Array, *, dim: int, descending: bool) -> Array:
