@@ -158,7 +158,7 @@ class FitLoop:
         t, hooks, results = self.trainer, self.trainer.hooks, self.results
         automatic = t._module.automatic_optimization
         self.validated = False
-        batch = results.batch = t.transfer(batch, 0)
+        batch = results.batch = batch if t.as_loaded else t.transfer(batch, 0)
         if -1 in hooks("on_train_batch_start", batch, batch_idx):
             return False
         outputs = self.optimize(batch, batch_idx) if automatic else self.step_by_hand(batch, batch_idx)
@@ -233,11 +233,15 @@ class FitLoop:
             if outputs is None:
                 continue
             loss = outputs["loss"]
-            if t.check_finite and self._is_left_out(loss):
-                self.outputs = None
-                continue
+            if t.check_finite:
+                if t.on_nan == "raise":
+                    self.check_loss(loss)
+                elif self._is_left_out(loss):
+                    self.outputs = None
+                    continue
             hooks("on_before_backward", loss)
-            module.backward(t.precision.scale(loss / every if every > 1 else loss))
+            whole = loss / every if every > 1 else loss
+            module.backward(whole if t.precision.scaler is None else t.precision.scale(whole))
             hooks("on_after_backward")
             outputs["loss"] = loss.detach()
             losses.append(outputs["loss"])
@@ -253,17 +257,16 @@ class FitLoop:
         t = self.trainer
         before, t.place = t.place, "training_step"
         try:
+            if t.precision.is_plain and self.takes_idx:
+                return t.training_step(batch, batch_idx)
             with t.precision.forward_context():
                 return t.training_step(batch, batch_idx) if self.takes_idx else t.training_step(batch)
         finally:
             t.place = before
 
     def _is_left_out(self, loss: Any) -> bool:
-        """Whether the loss is not finite on any rank, with on_nan="skip"; with "raise" that is an error."""
+        """Whether the loss is not finite on any rank, which on_nan="skip" asks."""
         t = self.trainer
-        if t.on_nan == "raise":
-            self.check_loss(loss)
-            return False
         ranks = t.strategy.ranks_with(not math.isfinite(loss.array.item()))
         if ranks:
             self.skipped_batches += 1

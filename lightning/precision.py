@@ -30,6 +30,7 @@ class Precision:
         if found is None:
             raise ValueError(f"[Trainer] precision must be one of {sorted(NAMES)}, came {name!r}")
         self.precision = found
+        self.is_plain = found == "32-true"  # steps and batches are as they are
         self.scaler: Any = None
         if found == "16-mixed":
             from ..amp import GradScaler

@@ -269,6 +269,7 @@ class Trainer:
         hooks = self.hooks = Hooks(self, model)
         self._batch_hooks = self._batch_hook_calls()
         self._moves_batches = any(name == "transfer_batch_to_device" for name, _ in self._batch_hooks)
+        self.as_loaded = self.precision.is_plain and self.root_device == "cpu" and not self._batch_hooks
         self.callback_values.clear()
         try:
             self._prepare_data()

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..autograd import enable_grad
 from ..autograd.engine import ArrayFunction, Variable, wrap
+from ..autograd.mode import mode
 from ..tensor.dtypes import F32, F64, default_float
 from ..tensor.tensor import Handle
 
@@ -229,6 +230,8 @@ class Optimizer:
         """The closure's loss, computed with gradients on even under no_grad."""
         if closure is None:
             return None
+        if mode.grad:
+            return closure()
         with enable_grad():
             return closure()
 

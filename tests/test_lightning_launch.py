@@ -129,6 +129,29 @@ def test_several_hosts_must_know_of_each_other(tmp_path: Path, monkeypatch: pyte
         L.Trainer(num_nodes=2, devices=1)
 
 
+@pytest.mark.parametrize(
+    ("local", "how", "said"),
+    [
+        (2, {"devices": 2}, "devices=2, num_nodes=1 are 2 workers, but torchrun has started 4"),
+        (
+            4,
+            {"devices": 2, "num_nodes": 2},
+            "on each of 2 hosts, but torchrun has started 4, and 4 of them here",
+        ),
+        (0, {"num_nodes": 2}, "num_nodes=2 needs devices, the number of workers of a host, came 'auto'"),
+        (2, {"num_nodes": 0}, "num_nodes must be at least 1, came 0"),
+    ],
+)
+def test_numbers_of_hosts_must_fit(
+    monkeypatch: pytest.MonkeyPatch, local: int, how: dict[str, Any], said: str
+) -> None:
+    place = {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": local, "GROUP_RANK": 0}
+    for name, value in place.items() if local else ():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ValueError, match=said):
+        L.Trainer(**how)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_preempted_run_goes_on_to_the_same_bits(tmp_path: Path, devices: int) -> None:
     whole, _ = finish(start(tmp_path, devices))

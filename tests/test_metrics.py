@@ -23,6 +23,9 @@ PROBABILITY = np.round(np.clip(BINARY * 0.3 + rng.random(N) * 0.7, 0, 1), 2)
 GUESS = (PROBABILITY > 0.5).astype(int)
 X, Y = rng.standard_normal(N) + 1000, rng.standard_normal(N) + 1000
 TOKENS = rng.integers(0, 5, (N, 3))
+LABELS = rng.integers(0, 2, (N, 3))
+CHANCES = np.round(np.clip(LABELS * 0.3 + rng.random((N, 3)) * 0.7, 0, 1), 2)
+LABELLED = (CHANCES > 0.5).astype(int)
 LOGITS = rng.standard_normal((N, 3, 5))
 
 
@@ -115,6 +118,26 @@ for name, kind, theirs in (
             (SCORES, TARGET),
             lambda theirs=theirs, average=average: theirs(TARGET, CLASSES, average=average),
         )
+for name, ranked, theirs in (
+    ("auroc", M.AUROC, sk.roc_auc_score),
+    ("average precision", M.AveragePrecision, sk.average_precision_score),
+    ("precision", M.Precision, sk.precision_score),
+    ("recall", M.Recall, sk.recall_score),
+    ("f1", M.F1Score, sk.f1_score),
+):
+    guess = CHANCES if ranked in (M.AUROC, M.AveragePrecision) else LABELLED
+    for average in ("micro", "macro", "weighted", None):
+        CASES[f"{average} {name} of labels"] = (
+            lambda kind=ranked, average=average: kind("multilabel", num_labels=3, average=average),
+            (CHANCES, LABELS),
+            lambda theirs=theirs, guess=guess, average=average: theirs(LABELS, guess, average=average),
+        )
+for average, over in (("micro", None), ("macro", None), (None, 0)):
+    CASES[f"{average} accuracy of labels"] = (
+        lambda average=average: M.Accuracy("multilabel", num_labels=3, average=average),
+        (CHANCES, LABELS),
+        lambda over=over: (LABELS == LABELLED).mean(over),
+    )
 
 
 def parts(data: tuple[Any, Any], cuts: list[int]) -> list[tuple[Any, Any]]:
@@ -153,6 +176,13 @@ def test_logits_and_ignored_targets() -> None:
     metric = M.Accuracy("binary", ignore_index=-1)
     metric.update(rg.tensor([-3.0, 2.0, 5.0, 4.0]), rg.tensor([0, 1, 0, -1]))
     assert metric.compute().item() == pytest.approx(2 / 3)
+    target = np.where(rng.random(LABELS.shape) < 0.2, -1, LABELS)
+    each = [(CHANCES[target[:, i] >= 0, i], target[target[:, i] >= 0, i]) for i in range(3)]
+    for kind, theirs in ((M.AUROC, sk.roc_auc_score), (M.F1Score, lambda t, p: sk.f1_score(t, p > 0.5))):
+        metric = kind("multilabel", num_labels=3, average=None, ignore_index=-1)
+        inside = CHANCES * 0.98 + 0.007
+        metric.update(np.log(inside) - np.log(1 - inside), target)  # logits
+        np.testing.assert_allclose(metric.compute().numpy(), [theirs(t, p) for p, t in each], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +193,17 @@ def test_logits_and_ignored_targets() -> None:
         (lambda: M.Accuracy(**many, top_k=9), "top_k > 1 is for"),
         (lambda: M.Accuracy(**many).update(SCORES, TARGET[:5]), r"came \(101, 4\) and \(5,\)"),
         (lambda: M.Accuracy(**many).update(SCORES, TARGET + 1), r"target must be in 0 ... 3, came 1 ... 4"),
+        (lambda: M.F1Score("multilabel"), "needs num_labels"),
+        (lambda: M.ConfusionMatrix("multilabel"), "task must be one of .*multiclass.*, came 'multilabel'"),
+        (lambda: M.AUROC(**many, average="micro"), "micro for multilabel"),
+        (
+            lambda: M.F1Score("multilabel", num_labels=3).update(LABELS, LABELS + 1),
+            "target must be of 0 and 1",
+        ),
+        (
+            lambda: M.F1Score("multilabel", num_labels=4).update(LABELS, LABELS),
+            r"must be .N, 4, ....*came .101, 3.",
+        ),
         (lambda: M.MeanSquaredError().update(X, Y[:3]), "must have one shape"),
         (lambda: M.Perplexity().update(X, Y), "must be .batch, tokens, vocabulary."),
     ],

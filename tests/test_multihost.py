@@ -137,6 +137,60 @@ def test_data_parallel_training_agrees_with_one_process(
     assert np.abs(alone - train(0, 1, steps=0)).max() > 1e-2  # it did learn something
 
 
+TRAINER = """
+import sys
+import ringgrad as rg, ringgrad.lightning as L
+from ringgrad.data import DataLoader, TensorDataset
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = rg.nn.Linear(4, 1)
+    def training_step(self, batch, batch_idx):
+        return (self.layer(batch[0]) - 1).pow(2).mean()
+    def configure_optimizers(self):
+        return rg.optim.SGD(self.parameters(), lr=0.1)
+
+L.seed_everything(0, verbose=False)
+trainer = L.Trainer(num_nodes=2, devices=2, max_epochs=1, barebones=True, default_root_dir=sys.argv[1])
+model = Net()
+trainer.fit(model, DataLoader(TensorDataset(rg.randn(16, 4)), 2))
+counts = trainer.num_nodes, trainer.num_devices, trainer.world_size, trainer.local_rank
+with open(f"{sys.argv[1]}/{trainer.global_rank}", "w") as file:
+    print(*counts, *model.layer.weight.reshape(-1).tolist(), file=file)
+"""
+
+
+@pytest.mark.parametrize("kind", ["by hand", "torchrun's variables"])
+def test_the_trainer_trains_over_two_hosts(
+    network: Network, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started on each host with `python script.py`, where it starts two workers; or each worker by somebody else."""
+    (tmp_path / "job.py").write_text(TRAINER)
+    secret = os.urandom(16).hex()
+    meet = {"MASTER_ADDR": network.addresses[0], "MASTER_PORT": str(20000 + int(secret[:4], 16) % 10000)}
+    jobs = []
+    for number in range(HOSTS if kind == "by hand" else HOSTS * RANKS):
+        host, local = (number, 0) if kind == "by hand" else divmod(number, RANKS)
+        place = {
+            "RANK": number,
+            "WORLD_SIZE": 4,
+            "LOCAL_RANK": local,
+            "LOCAL_WORLD_SIZE": 2,
+            "GROUP_RANK": host,
+        }
+        with monkeypatch.context() as patch:
+            for name, value in (meet | ({"NODE_RANK": host} if kind == "by hand" else place)).items():
+                patch.setitem(ENVIRON, name, str(value))
+            command = network.on(host, sys.executable, str(tmp_path / "job.py"), str(tmp_path))
+            jobs.append(start(command, secret))
+    output = "".join(finish(job) for job in jobs)
+    assert [job.returncode for job in jobs] == [0] * len(jobs), output
+    told = [(tmp_path / str(rank)).read_text().split() for rank in range(4)]
+    assert [row[:4] for row in told] == [["2", "2", "4", str(rank % 2)] for rank in range(4)]
+    assert told[0][4:] == told[1][4:] == told[2][4:] == told[3][4:]
+
+
 def started(jobs: list[subprocess.Popen[str]], folder: Path) -> None:
     """Wait until all ranks are in their loop."""
     end = time.monotonic() + 30

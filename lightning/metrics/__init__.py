@@ -2,9 +2,10 @@
 
 from .aggregation import MaxMetric, MeanMetric, MinMetric, SumMetric
 from .agreement import CohenKappa, MatthewsCorrCoef
-from .classification import AUROC, Accuracy, AveragePrecision, ConfusionMatrix, F1Score, Precision, Recall
+from .classification import Accuracy, ConfusionMatrix, F1Score, Precision, Recall
 from .collection import MetricCollection
 from .metric import Metric
+from .ranking import AUROC, AveragePrecision
 from .regression import MeanAbsoluteError, MeanSquaredError, Perplexity, R2Score
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Metrics of classification: all from counts of (target, prediction), or of ranked scores."""
+"""Metrics of classification, all from counts of (target, prediction)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import numpy as np
 
 from .metric import Metric, array_of
 
-TASKS = ("binary", "multiclass")
 AVERAGES = ("micro", "macro", "weighted", "none", None)
 
 
 class _Classification(Metric):
     """task "binary": preds (N, ...) of classes, probabilities or logits; "multiclass": preds (N, C, ...) of scores,
-    or (N, ...) of classes. target: (N, ...), integers. Logits are told by values outside [0, 1].
+    or (N, ...) of classes. target: (N, ...), integers. "multilabel": preds (N, L, ...) of 0 and 1, probabilities or
+    logits, target (N, L, ...) of 0 and 1: any of L labels at once. Logits are told by values outside [0, 1].
     """
+
+    tasks: tuple[str, ...] = ("binary", "multiclass")
 
     def __init__(
         self,
@@ -23,15 +25,19 @@ class _Classification(Metric):
         num_classes: int | None = None,
         threshold: float = 0.5,
         ignore_index: int | None = None,
+        num_labels: int | None = None,
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        if task not in TASKS:
-            raise ValueError(f"[{who}] task must be one of {TASKS}, came {task!r}")
+        if task not in self.tasks:
+            raise ValueError(f"[{who}] task must be one of {self.tasks}, came {task!r}")
         if task == "multiclass" and (num_classes is None or num_classes < 2):
             raise ValueError(f"[{who}] task='multiclass' needs num_classes of at least 2, came {num_classes}")
         self.task, self.threshold, self.ignore_index = task, threshold, ignore_index
-        self.num_classes = 2 if task == "binary" else int(num_classes or 0)
+        if task == "multilabel" and (num_labels is None or num_labels < 2):
+            raise ValueError(f"[{who}] task='multilabel' needs num_labels of at least 2, came {num_labels}")
+        self.num_labels = num_labels if task == "multilabel" else None
+        self.num_classes = 2 if task == "binary" else int(self.num_labels or num_classes or 0)
 
     def _samples(self, preds: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
         """(scores (N, C), or classes (N,) or binary scores (N,), target (N,)), checked and flat."""
@@ -61,6 +67,23 @@ class _Classification(Metric):
                     f"[{who}] {name} must be in 0 ... {self.num_classes - 1}, came {classes.min()} ... {classes.max()}"
                 )
         return p, t
+
+    def _labels(self, preds: Any, target: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(scores or 0 and 1, target, which count), each (N, L), checked."""
+        who, p, t = type(self).__name__, array_of(preds), array_of(target)
+        if p.shape != t.shape or p.ndim < 2 or p.shape[1] != self.num_labels:
+            raise ValueError(
+                f"[{who}] preds and target must be (N, {self.num_labels}, ...) for task='multilabel', came {p.shape} "
+                f"and {t.shape}"
+            )
+        p, t = (np.moveaxis(a, 1, -1).reshape(-1, self.num_classes) for a in (p, t))
+        counts = np.ones(t.shape, bool) if self.ignore_index is None else t != self.ignore_index
+        for name, values in (("target", t[counts]), *((("preds", p),) if p.dtype.kind != "f" else ())):
+            if not np.isin(values, (0, 1)).all():
+                raise ValueError(
+                    f"[{who}] {name} must be of 0 and 1 for task='multilabel', came {values.max()}"
+                )
+        return p, t.astype(np.int64), counts
 
     def _probabilities(self, p: np.ndarray) -> np.ndarray:
         if p.dtype.kind != "f" or not p.size or (p.min() >= 0 and p.max() <= 1):
@@ -114,13 +137,15 @@ class ConfusionMatrix(_Classification):
 
 
 class _FromCounts(_Classification):
-    """average: "micro" (over all samples), "macro" (mean over classes that occur), "weighted" (with the classes'
-    numbers of targets) or "none" (each class). In the binary task the value is that of class 1.
+    """average: "micro" (over all samples), "macro" (mean over classes that occur, or over all labels), "weighted" (with
+    the classes' numbers of targets) or "none" (each class). In the binary task the value is that of class 1.
     """
 
+    tasks = ("binary", "multiclass", "multilabel")
     hits: Any
     predicted: Any
     targets: Any
+    samples: Any
 
     def __init__(
         self,
@@ -130,21 +155,24 @@ class _FromCounts(_Classification):
         average: str | None = "micro",
         top_k: int = 1,
         ignore_index: int | None = None,
+        num_labels: int | None = None,
     ) -> None:
-        super().__init__(task, num_classes, threshold, ignore_index)
+        super().__init__(task, num_classes, threshold, ignore_index, num_labels)
         who = type(self).__name__
         if average not in AVERAGES:
             raise ValueError(f"[{who}] average must be one of {AVERAGES}, came {average!r}")
-        if top_k != 1 and (task == "binary" or not 1 <= top_k <= self.num_classes or who != "Accuracy"):
+        if top_k != 1 and (task != "multiclass" or not 1 <= top_k <= self.num_classes or who != "Accuracy"):
             raise ValueError(
                 f"[{who}] top_k > 1 is for multiclass Accuracy, at most num_classes, came {top_k}"
             )
         self.average, self.top_k = average, top_k
-        for name in ("hits", "predicted", "targets"):
+        for name in ("hits", "predicted", "targets", "samples"):
             self.add_state(name, np.zeros(self.num_classes, np.int64))
 
     def update(self, preds: Any, target: Any) -> None:
         """Adds a batch; shapes as the class says."""
+        if self.task == "multilabel":
+            return self._add_labels(*self._labels(preds, target))
         p, t = self._samples(preds, target)
         if self.top_k > 1:
             if p.ndim != 2:
@@ -160,12 +188,19 @@ class _FromCounts(_Classification):
         self.predicted = self.predicted + np.bincount(classes, minlength=n)
         self.targets = self.targets + np.bincount(t, minlength=n)
 
+    def _add_labels(self, p: np.ndarray, t: np.ndarray, counts: np.ndarray) -> None:
+        positive = (self._probabilities(p) > self.threshold) & counts
+        t = (t == 1) & counts
+        self.hits = self.hits + (positive & t).sum(0)
+        self.predicted, self.targets = self.predicted + positive.sum(0), self.targets + t.sum(0)
+        self.samples = self.samples + counts.sum(0)
+
     def _value(self, hits: Any, predicted: Any, targets: Any) -> Any:
         raise NotImplementedError
 
     def _compute(self) -> Any:
         h, p, t = self.hits, self.predicted, self.targets
-        if not t.sum():
+        if not (self.samples if self.task == "multilabel" else t).sum():
             raise RuntimeError(
                 f"[{type(self).__name__}] compute() needs samples, came none: call update before"
             )
@@ -176,13 +211,14 @@ class _FromCounts(_Classification):
         each = self._value(h, p, t)
         if self.average in (None, "none"):
             return each
-        weights = t.astype(float) if self.average == "weighted" else ((p > 0) | (t > 0)).astype(float)
-        return float((each * weights).sum() / weights.sum())
+        occurs = (p > 0) | (t > 0) | (self.task == "multilabel")
+        weights = t.astype(float) if self.average == "weighted" else occurs.astype(float)
+        return float(_ratio((each * weights).sum(), weights.sum()))
 
 
 class Accuracy(_FromCounts):
     """The share of samples whose class is predicted (binary, micro), or of each class's samples; top_k: is among the
-    k highest scores.
+    k highest scores. Of labels: the share of samples in which they are predicted rightly, there or not.
     """
 
     def _value(self, hits: Any, predicted: Any, targets: Any) -> Any:
@@ -191,6 +227,14 @@ class Accuracy(_FromCounts):
     def _compute(self) -> Any:
         if self.task == "binary" and self.targets.sum():
             return float(self.hits.sum() / self.targets.sum())
+        if self.task == "multilabel" and self.samples.sum():
+            right = self.samples - self.predicted - self.targets + 2 * self.hits
+            if self.average in (None, "none"):
+                return _ratio(right, self.samples)
+            if self.average == "micro":
+                return float(right.sum() / self.samples.sum())
+            weights = self.targets if self.average == "weighted" else np.ones(self.num_classes)
+            return float(_ratio((_ratio(right, self.samples) * weights).sum(), weights.sum()))
         return super()._compute()
 
 
@@ -213,85 +257,6 @@ class F1Score(_FromCounts):
 
     def _value(self, hits: Any, predicted: Any, targets: Any) -> Any:
         return _ratio(2 * hits, predicted + targets)
-
-
-class _Ranked(_Classification):
-    """Keeps all scores: the value depends on their order. average: "macro", "weighted" or "none", over classes that
-    occur, each against the others.
-    """
-
-    scores: Any
-    targets: Any
-
-    def __init__(
-        self,
-        task: str,
-        num_classes: int | None = None,
-        average: str | None = "macro",
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(task, num_classes, ignore_index=ignore_index)
-        if average not in ("macro", "weighted", "none", None):
-            raise ValueError(
-                f"[{type(self).__name__}] average must be macro, weighted or none, came {average!r}"
-            )
-        self.average = average
-        self.add_state("scores", [])
-        self.add_state("targets", [])
-
-    def update(self, preds: Any, target: Any) -> None:
-        """Adds a batch of scores: (N,) for the binary task, else (N, C)."""
-        p, t = self._samples(preds, target)
-        if p.ndim != (1 if self.task == "binary" else 2) or p.dtype.kind != "f":
-            raise ValueError(f"[{type(self).__name__}] needs scores, came {p.dtype} {p.shape}")
-        self.scores, self.targets = self.scores + [p], self.targets + [t]
-
-    def _curve(self, scores: np.ndarray, positive: np.ndarray) -> float:
-        raise NotImplementedError
-
-    def _compute(self) -> Any:
-        if not sum(len(t) for t in self.targets):
-            raise RuntimeError(
-                f"[{type(self).__name__}] compute() needs samples, came none: call update before"
-            )
-        scores, target = np.concatenate(self.scores), np.concatenate(self.targets)
-        if self.task == "binary":
-            return self._curve(scores, target == 1)
-        each = np.array([self._curve(scores[:, c], target == c) for c in range(self.num_classes)])
-        if self.average in (None, "none"):
-            return each
-        counts = np.bincount(target, minlength=self.num_classes).astype(float)
-        weights = counts if self.average == "weighted" else (counts > 0).astype(float)
-        return float((each * weights).sum() / weights.sum())
-
-
-class AUROC(_Ranked):
-    """The area under the ROC curve: how likely a positive has a higher score than a negative; 0 without both."""
-
-    def _curve(self, scores: np.ndarray, positive: np.ndarray) -> float:
-        hits, others = _steps(scores, positive)
-        if not hits[-1] or not others[-1]:
-            return 0.0
-        x, y = np.r_[0, others] / others[-1], np.r_[0, hits] / hits[-1]
-        return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1])).sum() / 2)
-
-
-class AveragePrecision(_Ranked):
-    """The sum over thresholds of (recall gained) x precision; 0 without positives."""
-
-    def _curve(self, scores: np.ndarray, positive: np.ndarray) -> float:
-        hits, others = _steps(scores, positive)
-        if not hits[-1]:
-            return 0.0
-        return float((np.diff(hits / hits[-1], prepend=0) * hits / (hits + others)).sum())
-
-
-def _steps(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positives and negatives with a score of at least each distinct one, from the highest down."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.r_[np.flatnonzero(np.diff(scores[order])), len(order) - 1]
-    hits = np.cumsum(positive[order])[ends]
-    return hits, ends + 1 - hits
 
 
 def _ratio(a: Any, b: Any) -> Any:

@@ -67,6 +67,7 @@ class DDPStrategy:
     def join(self, devices: Any, num_nodes: int) -> None:
         """Joins the others at once, so that rank and world size are right from then on; starts them if nobody has."""
         place, wanted = detect(), _wanted(devices, num_nodes)
+        _check_hosts(place, devices, num_nodes)
         if wanted is not None and wanted != place.world_size:
             if place.launcher != "single":
                 raise ValueError(_disagreement(devices, num_nodes, wanted, place))
@@ -284,6 +285,23 @@ def _disagreement(devices: Any, num_nodes: int, wanted: int, place: Environment)
         f"`mpirun -n {wanted} python script.py`, `srun -n {wanted} ...`, `ringrun -n {wanted} script.py`, or plain "
         "`python script.py`, where the Trainer starts them itself"
     )
+
+
+def _check_hosts(place: Environment, devices: Any, num_nodes: int) -> None:
+    if num_nodes < 1:
+        raise ValueError(f"[Trainer] num_nodes must be at least 1, came {num_nodes}")
+    if num_nodes == 1:
+        return
+    if place.launcher == "single":
+        if _wanted(devices, num_nodes) is None:
+            raise ValueError(
+                f"[Trainer] num_nodes={num_nodes} needs devices, the number of workers of a host, came {devices!r}"
+            )
+    elif place.world_size != num_nodes * place.local_world_size:
+        raise ValueError(
+            f"[Trainer] num_nodes={num_nodes} needs as many workers on each of {num_nodes} hosts, but "
+            f"{place.launcher} has started {place.world_size}, and {place.local_world_size} of them here"
+        )
 
 
 def _wanted(devices: Any, num_nodes: int) -> int | None:
