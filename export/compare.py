@@ -1,8 +1,9 @@
 """Several traces of one model as one: what is equal in all is fixed, what differs follows from the dynamic dimensions.
 
 The runs have other values in their inputs, and other sizes of the dynamic dimensions. An int that differs must be
-`factor * (product or sum of dimensions) + offset` in all runs, where a sum that was found counts as a dimension. A
-constant that differs in other ways depends on the inputs' values outside of the recorded ops: that cannot be exported.
+`factor * (product of dimensions) + offset` in all runs, maybe rounded down, where sums and rounded sizes that were
+found count as dimensions. A constant that differs in other ways depends on the inputs' values outside of the recorded
+ops: that cannot be exported.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,27 @@ import numpy as np
 from ..jit.graph import Node, Ref
 from .trace import ExportError, Trace, Value, op_call
 
-Sizes = list[dict[str, int]]  # of each run: the dynamic dimensions by name
-PLUS = "\x1f"  # joins the names of a sum that counts as a dimension
+
+class Sizes(list[dict[str, int]]):
+    """Of each run: the dynamic dimensions by name. Sums and rounded sizes that were found join them under their
+    labels; `atoms` says how they are computed.
+    """
+
+    def __init__(self, runs: Sequence[dict[str, int]]) -> None:
+        super().__init__(dict(run) for run in runs)
+        self.atoms: dict[str, Dim] = {}
+
+    def learn(self, dim: Dim) -> None:
+        """Lets a size count as a dimension."""
+        self.atoms[dim.label] = dim
+        for run, value in zip(self, dim.values):
+            run[dim.label] = value
 
 
 class Dim:
     """A size that depends on dynamic dimensions: factor * total + offset, rounded down.
 
-    total: the product of `names`, or their sum where `summed`.
+    total: the product of `names`; their sum, or the size of one that is rounded, where kind says so.
     """
 
     def __init__(
@@ -34,21 +48,21 @@ class Dim:
         factor: Fraction,
         offset: Fraction,
         values: tuple[int, ...],
-        summed: bool = False,
+        kind: str = "product",
     ) -> None:
-        self.names, self.factor, self.offset, self.values, self.summed = names, factor, offset, values, summed
+        self.names, self.factor, self.offset, self.values, self.kind = names, factor, offset, values, kind
 
     @property
     def label(self) -> str:
         """As it stands in the file for the shape of an input or output."""
-        parts = [f"({name.replace(PLUS, '+')})" if PLUS in name else name for name in self.names]
-        text = ("+" if self.summed else "*").join(parts)
-        text = text.strip("()") if len(parts) == 1 and self.factor == 1 else text
+        if self.kind == "sum":
+            return f"({'+'.join(self.names)})"
+        text = "*".join(self.names)
         if self.factor != 1:
-            text = f"({text})" if self.summed else text
             text = f"{self.factor.numerator}*{text}" if self.factor.numerator != 1 else text
             text += f"/{self.factor.denominator}" if self.factor.denominator != 1 else ""
-        return text if not self.offset else f"{text}{'+' if self.offset > 0 else '-'}{abs(self.offset)}"
+        text = text if not self.offset else f"{text}{'+' if self.offset > 0 else '-'}{abs(self.offset)}"
+        return f"floor({text})" if self.kind == "rounded" else text
 
     def __repr__(self) -> str:
         return f"<{self.label}>"
@@ -60,7 +74,7 @@ class Dim:
         return hash(self._key())
 
     def _key(self) -> tuple[Any, ...]:
-        return self.names, self.factor, self.offset, self.summed
+        return self.names, self.factor, self.offset, self.kind
 
 
 class Repeated:
@@ -84,26 +98,47 @@ def explained(values: Sequence[Any], sizes: Sizes) -> Dim | None:
     """The Dim that gives these ints in these runs; the simplest one."""
     if any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in values) or len(values) < 3:
         return None
-    names = list(sizes[0])
-    found = []
+    found: list[tuple[Any, Dim]] = []
+    given = [name for name in sizes[0] if name not in sizes.atoms]
     for n in (1, 2, 3):
-        for chosen in combinations_with_replacement(names, n):
-            for summed in (False, True) if n > 1 and len(set(chosen)) == n else (False,):
-                if (dim := _fit(values, sizes, chosen, summed)) is not None:
-                    cost = (dim.offset != 0, n, dim.factor != 1, summed)
-                    found.append((cost, dim))
-    if not found:
-        return None
-    best = min(found, key=lambda pair: pair[0])[1]
-    if best.summed:
-        for run in sizes:
-            run[PLUS.join(best.names)] = sum(run[name] for name in best.names)
-    return best
+        chosen = [(names, "product") for names in combinations_with_replacement(sizes[0], n)]
+        chosen += [(names, "sum") for names in combinations(given, n) if n > 1]
+        for names, kind in chosen:
+            if (dim := _fit(values, sizes, names, kind)) is not None:
+                found.append(((dim.offset != 0, n, dim.factor != 1, kind), dim))
+        if any(dim.offset == 0 for _, dim in found):
+            break
+    best = min(found, key=lambda pair: pair[0])[1] if found else _rounded(values, sizes)
+    if best is None or best.kind == "product":
+        return best
+    if best.kind == "rounded" or (best.factor, best.offset) == (1, 0):
+        sizes.learn(best)
+        return best
+    totals = [sum(run[name] for name in best.names) for run in sizes]
+    sizes.learn(whole := Dim(best.names, Fraction(1), Fraction(0), tuple(totals), "sum"))
+    return Dim((whole.label,), best.factor, best.offset, best.values)
 
 
-def _fit(values: Sequence[Any], sizes: Sizes, names: tuple[str, ...], summed: bool) -> Dim | None:
-    """The Dim of these names that gives the values, if there is one."""
-    combine: Any = sum if summed else math.prod
+def _rounded(values: Sequence[Any], sizes: Sizes) -> Dim | None:
+    """The Dim of one dimension that gives the values rounded down: (p * size + b) // q, the smallest q."""
+    for q in (2, 3, 4, 8, 16, 32):
+        for name in sizes[0]:
+            totals = [run[name] for run in sizes]
+            apart = max(totals, key=lambda t: abs(t - totals[0])) - totals[0]
+            far = totals.index(apart + totals[0])
+            if not apart:
+                continue
+            p = round((int(values[far]) - int(values[0])) * q / apart)
+            rests = [q * int(v) - p * t for v, t in zip(values, totals)]
+            if p > 0 and max(rests) < min(rests) + q:
+                offset = Fraction(max(rests), q)
+                return Dim((name,), Fraction(p, q), offset, tuple(int(v) for v in values), "rounded")
+    return None
+
+
+def _fit(values: Sequence[Any], sizes: Sizes, names: tuple[str, ...], kind: str) -> Dim | None:
+    """The Dim of these names that gives the values exactly, if there is one."""
+    combine: Any = sum if kind == "sum" else math.prod
     totals = [int(combine(run[name] for name in names)) for run in sizes]
     if totals[0] == totals[1]:
         return None
@@ -111,7 +146,7 @@ def _fit(values: Sequence[Any], sizes: Sizes, names: tuple[str, ...], summed: bo
     offset = int(values[0]) - factor * totals[0]
     if not factor or any(factor * t + offset != int(v) for t, v in zip(totals, values)):
         return None
-    return Dim(names, factor, offset, tuple(int(v) for v in values), summed)
+    return Dim(names, factor, offset, tuple(int(v) for v in values), kind)
 
 
 def merged(values: Sequence[Any], sizes: Sizes) -> Any:
@@ -181,8 +216,9 @@ class Merged:
     What no output needs is left out: `calls`, and the shapes and contents of other values, hold only the rest.
     """
 
-    def __init__(self, traces: list[Trace], sizes: Sizes) -> None:
-        self.sizes, self.outputs = sizes, traces[0].outputs
+    def __init__(self, traces: list[Trace], runs: list[dict[str, int]]) -> None:
+        self.sizes = sizes = Sizes(runs)
+        self.outputs = traces[0].outputs
         self.values: list[Value] = traces[0].values
         self.shapes: dict[int, tuple[Any, ...]] = {}
         self.contents: dict[int, Any] = {}

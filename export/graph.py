@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .compare import PLUS, Dim, Merged, Range, Uniform
+from .compare import Dim, Merged, Range, Uniform
 from .trace import ExportError
 
 
@@ -100,7 +100,7 @@ class Graph:
             label, self.label = self.label, "size"
             total = self._symbol(dim.names[0])
             for name in dim.names[1:]:
-                total = self.node("Add" if dim.summed else "Mul", total, self._symbol(name))
+                total = self.node("Add" if dim.kind == "sum" else "Mul", total, self._symbol(name))
             bottom = int(np.lcm(dim.factor.denominator, dim.offset.denominator))
             for kind, by in (("Mul", dim.factor * bottom), ("Add", dim.offset * bottom), ("Div", bottom)):
                 if by != (0 if kind == "Add" else 1):
@@ -110,10 +110,9 @@ class Graph:
         return self._dims[dim]
 
     def _symbol(self, name: str) -> str:
+        if name in self.merged.sizes.atoms:
+            return self.dim(self.merged.sizes.atoms[name])
         key = ("symbol", name)
-        if key not in self._dims and name not in self.symbols:  # a sum
-            first, rest = name.split(PLUS, 1)
-            self._dims[key] = self.node("Add", self._symbol(first), self._symbol(rest))
         if key not in self._dims:
             source, axis = self.symbols[name]
             shape = self.node("Shape", source)

@@ -139,35 +139,36 @@ def _traced(
     if not given:
         sizes = [given] * 3
         return Merged([_run(model, args, names, axes, run, i) for i, run in enumerate(sizes)], sizes)
-    error: Exception | None = None
+    errors: list[Exception] = []
     for sizes in _other_sizes(given):
         try:
-            traces = [_run(model, args, names, axes, run, i) for i, run in enumerate(sizes)]
-        except ExportError:
-            raise
-        except Exception as e:  # the model may have a largest size: try smaller ones
-            error = error or e
-            continue
-        return Merged(traces, sizes)
+            return Merged([_run(model, args, names, axes, run, i) for i, run in enumerate(sizes)], sizes)
+        except Exception as error:  # the model may have a largest size, or take multiples only: try others
+            errors.append(error)
+    known = [e for e in errors if isinstance(e, ExportError)]
+    if known:
+        raise known[0]
     raise ExportError(
-        f"[onnx] the model must run with other sizes of {list(given)}, came {error!r}"
-    ) from error
+        f"[onnx] the model must run with other sizes of {list(given)}, came {errors[0]!r}"
+    ) from errors[0]
 
 
 # Of the runs after the first, for each dynamic dimension. Chosen so that no dimension's sizes are a multiple of
 # another's plus a constant: else a sum of both would look like one of them.
 _FACTORS = ((2, 3, 5), (3, 2, 7), (5, 7, 2), (7, 5, 3))
-_STEPS = ((1, 3, 4), (2, 5, 3), (5, 1, 3), (4, 6, 1))
+_STEPS = ((1, 3, 2), (2, 5, 3), (5, 1, 3), (3, 6, 1))
 
 
 def _other_sizes(given: dict[str, int]) -> list[list[dict[str, int]]]:
-    """Sizes of the four runs: multiples, else a little more, else a little less, where the model allows no more."""
+    """Sizes of the runs: multiples and some in between, which show how sizes are rounded; where the model takes no such
+    sizes, only multiples, else a little more, else a little less.
+    """
     items = list(given.items())
     turns = range(3)
     multiples = [{n: size * _FACTORS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
     more = [{n: size + _STEPS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
     less = [{n: size - _STEPS[i % 4][k] for i, (n, size) in enumerate(items)} for k in turns]
-    found = [[given, *runs] for runs in (multiples, more, less)]
+    found = [[given, *runs] for runs in ([*multiples[:2], *more], multiples, more, less)]
     for run in (run for runs in found for run in runs[1:]):
         run.update({name: size for name in run if (size := _named_sum(name, run)) is not None})
     return [runs for runs in found if all(n > 0 for run in runs for n in run.values())]

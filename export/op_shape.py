@@ -21,17 +21,16 @@ def fixed(*sizes: Any) -> Any:
     return sizes if len(sizes) != 1 else sizes[0]
 
 
-def plus(g: Graph, a: Any, b: Any) -> Any:
-    """The sum of two ints or Dims."""
+def plus(g: Graph, a: Any, b: Any, sign: int = 1) -> Any:
+    """a + sign * b, of ints and Dims."""
     if not isinstance(a, Dim) and not isinstance(b, Dim):
-        return a + b
+        return a + sign * b
     runs = range(len(g.merged.sizes))
-    values = [
-        (a.values[i] if isinstance(a, Dim) else a) + (b.values[i] if isinstance(b, Dim) else b) for i in runs
-    ]
+    first, second = ([v.values[i] if isinstance(v, Dim) else v for i in runs] for v in (a, b))
+    values = [x + sign * y for x, y in zip(first, second)]
     found = values[0] if len(set(values)) == 1 else explained(values, g.merged.sizes)
     if found is None:
-        raise ExportError(f"[onnx] a size must follow from the dynamic axes simply, came {a} + {b}")
+        raise ExportError(f"[onnx] a size must follow from the dynamic axes simply, came {a} and {b}")
     return found
 
 

@@ -95,13 +95,7 @@ def _bounds(g: Graph, item: Any, n: Any) -> tuple[Any, Any, Any]:
     start = item.start or 0
     stop = n if item.stop is None else item.stop
     start, stop = (plus(g, v, n) if isinstance(v, int) and v < 0 else v for v in (start, stop))
-    return start, stop, plus(g, stop, _negated(start))
-
-
-def _negated(a: Any) -> Any:
-    if not isinstance(a, Dim):
-        return -a
-    return Dim(a.names, -a.factor, -a.offset, tuple(-v for v in a.values), a.summed)
+    return start, stop, plus(g, stop, start, -1)
 
 
 def _rows(g: Graph, x: Val, value: Any, axes: list[Any], reduction: str | None) -> str:
