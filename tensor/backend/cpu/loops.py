@@ -65,6 +65,13 @@ def argcummin(x: Any, best: Any, out: Any) -> None:
 def cumsum(x: Any, out: Any) -> None:
     """Of (a, n, b) along n."""
     for i in range(x.shape[0]):
+        if x.shape[2] == 1:  # what is carried on stays in a register
+            total = x[i, 0, 0]
+            out[i, 0, 0] = total
+            for j in range(1, x.shape[1]):
+                total = total + x[i, j, 0]
+                out[i, j, 0] = total
+            continue
         for k in range(x.shape[2]):
             out[i, 0, k] = x[i, 0, k]
         for j in range(1, x.shape[1]):
@@ -76,6 +83,13 @@ def cumsum(x: Any, out: Any) -> None:
 def cumprod(x: Any, out: Any) -> None:
     """Of (a, n, b) along n."""
     for i in range(x.shape[0]):
+        if x.shape[2] == 1:  # what is carried on stays in a register
+            total = x[i, 0, 0]
+            out[i, 0, 0] = total
+            for j in range(1, x.shape[1]):
+                total = total * x[i, j, 0]
+                out[i, j, 0] = total
+            continue
         for k in range(x.shape[2]):
             out[i, 0, k] = x[i, 0, k]
         for j in range(1, x.shape[1]):
