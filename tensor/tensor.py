@@ -157,10 +157,11 @@ class Tensor(Variable):
 
     def storage_offset(self) -> int:
         """Where the first element stands in the memory of the base, in elements."""
-        base = self.array.base
-        if type(base) not in array_namespace:
-            return 0
-        return (self.data_ptr() - wrap(base).data_ptr()) // self.array.itemsize
+        base, root = self.array.base, None
+        while base is not None:  # what NumPy's as_strided leaves on the way is no array
+            root = base if type(base) in array_namespace else root
+            base = getattr(base, "base", None)
+        return 0 if root is None else (self.data_ptr() - wrap(root).data_ptr()) // self.array.itemsize
 
     def data_ptr(self) -> int:
         """Address of the first element."""

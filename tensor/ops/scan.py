@@ -104,6 +104,9 @@ def _as_strided(
             f" the {flat.size} elements of the memory, came to element {last}"
         )
     strides = tuple(s * x.itemsize for s in stride)
+    if xp is np and 0 not in size:  # NumPy's as_strided hides whose memory it is
+        raw = flat.view(f"u{x.itemsize}") if x.dtype.kind == "V" else flat  # those have no buffers
+        return np.ndarray(size, raw.dtype, raw, storage_offset * x.itemsize, strides).view(x.dtype)
     return xp.lib.stride_tricks.as_strided(flat[storage_offset:], size, strides)
 
 
