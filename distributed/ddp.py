@@ -110,6 +110,10 @@ class DistributedDataParallel(Module, Joinable):
                 self._reducer.active = self.require_backward_grad_sync
         return (self._compiled or self.module)(*inputs, **kwargs)
 
+    def detach(self) -> None:
+        """Lets go of the module's parameters: backward leaves each rank its own gradients, as without this wrapper."""
+        (self._reducer if self._sharded is None else self._sharded.reducer).detach()
+
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         """Forwards in here leave local gradients; the next forward and backward outside reduce them.

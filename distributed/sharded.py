@@ -113,9 +113,11 @@ class ShardedDataParallel(Module):
         groups = [{**given, "params": own} for given, own in zip(self.param_groups, shards)]
         self.optimizer = optimizer_class(groups, **options)
         self.optimizer.register_step_post_hook(lambda *ignored: self._spread())
-        for piece in self._pieces:
-            for position, (_, parameter) in enumerate(piece.parameters):
-                parameter.register_post_accumulate_grad_hook(_Arrival(self, piece, position))
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(_Arrival(self, piece, position))
+            for piece in self._pieces
+            for position, (_, parameter) in enumerate(piece.parameters)
+        ]
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         if self.training and self.broadcast_buffers:
@@ -133,6 +135,11 @@ class ShardedDataParallel(Module):
             for g in grads:
                 g *= g.dtype.type(scale)
         return wrap(np.array(norm, np.float32))
+
+    def detach(self) -> None:
+        """Lets go of the module's parameters: backward leaves each rank its own gradients, as without this wrapper."""
+        for handle in self._handles:
+            handle.remove()
 
     def take_parameters(self) -> None:
         """Gives all ranks rank 0's parameters and buffers, and the slices their values: after a change by hand."""

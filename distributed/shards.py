@@ -195,9 +195,19 @@ class ShardReducer:
         self.used = [np.zeros(len(b.parameters), np.uint8) for b in buckets]
         self.shard: int | None = None  # the one under way
         self._next = 0  # the bucket to fill next
-        for k, bucket in enumerate(buckets):
-            for position, (_, parameter) in enumerate(bucket.parameters):
-                parameter.register_post_accumulate_grad_hook(_Arrival(self, k, position))
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(_Arrival(self, k, position))
+            for k, bucket in enumerate(buckets)
+            for position, (_, parameter) in enumerate(bucket.parameters)
+        ]
+
+    def detach(self) -> None:
+        """Lets go of the parameters: another reducer may take them."""
+        for handle in self._handles:
+            handle.remove()
+        for bucket in self.buckets:
+            for _, parameter in bucket.bucket.parameters:
+                parameter._grad_home = None
 
     def begin(self) -> None:
         for used, bucket in zip(self.used, self.buckets):

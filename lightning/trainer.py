@@ -332,8 +332,11 @@ class Trainer:
         self.hooks("on_fit_start")
         if self.checkpoint is not None:
             checkpoints.restore_training(self, self.checkpoint)
-        with self._anomalies(), Signals(self, self.slurm) as self.signals:
-            loop.run()
+        try:
+            with self._anomalies(), Signals(self, self.slurm) as self.signals:
+                loop.run()
+        finally:
+            self.strategy.release()
         self.hooks("on_fit_end")
         if self.is_global_zero and os.path.exists(hpc_path(self)):
             self.checkpoint_io.remove_checkpoint(

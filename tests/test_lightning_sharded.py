@@ -112,6 +112,44 @@ def test_zero_goes_on_from_sharded_saves_on_any_number_of_workers(tmp_path: Path
     np.testing.assert_allclose(weights(alone), weights(whole), rtol=1e-4, atol=1e-5)
 
 
+TWICE = """
+import sys
+import ringgrad as rg, ringgrad.lightning as L
+from ringgrad.data import DataLoader, TensorDataset
+
+class Net(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = rg.nn.Linear(4, 1)
+    def training_step(self, batch, batch_idx):
+        return (self.layer(batch[0]) - 1).pow(2).mean()
+    def configure_optimizers(self):
+        return rg.optim.SGD(self.parameters(), lr=0.1)
+
+for strategy in ("zero2", "ddp", "reproducible"):
+    L.seed_everything(0, verbose=False)
+    model, x = Net(), rg.randn(16, 4)
+    for _ in range(2):
+        trainer = L.Trainer(strategy=strategy, max_epochs=1, barebones=True)
+        trainer.fit(model, DataLoader(TensorDataset(x), 8 if strategy == "reproducible" else 4))
+    assert all(not p._whole_hooks and p._grad_home is None for p in model.parameters())
+    trainer.print(strategy, *(f"{w:.6f}" for w in model.layer.weight.reshape(-1).tolist()))
+"""
+
+
+def test_a_second_fit_trains_as_the_first(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(TWICE)
+    launch = [sys.executable, "-m", "ringgrad.launch", "-n", "2", str(tmp_path / "script.py")]
+    done = subprocess.run(
+        launch, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split()[-4:] for line in done.stdout.splitlines()]
+    assert len(rows) == 3
+    for row in rows:
+        np.testing.assert_allclose([float(w) for w in row], [float(w) for w in rows[0]], atol=2e-6)
+
+
 class Net(L.LightningModule):
     def __init__(self, width: int = 4) -> None:
         super().__init__()

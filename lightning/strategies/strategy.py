@@ -111,8 +111,13 @@ class DDPStrategy:
     def parameters_changed(self, module: Any) -> None:
         """Other parameters than before require gradients from now on."""
         if self.ddp is not None:
-            self.ddp._reducer.detach()
+            self.ddp.detach()
             self.setup(module)
+
+    def release(self) -> None:
+        """At the end of training: lets go of the parameters, which another run may train."""
+        if self.ddp is not None:
+            self.ddp.detach()
 
     def wrap_optimizers(self, module: Any, optimizers: list[Any], schedulers: list[Any]) -> list[Any]:
         """The optimizers that training steps with."""
