@@ -22,6 +22,7 @@ from ..autograd.engine import Variable
 from ..autograd.mode import mode as modes
 from ..autograd.op import doors, registry
 from ..tensor.dtypes import default_float
+from ..tensor.memory import give_back
 from .compare import difference
 from .guards import SCALARS, Reach
 from .passes import optimize
@@ -214,6 +215,7 @@ class Compiled:
         self.recordings += 1
         entry.recordings.append(Recording(tracer, reach, self.exact))
         entry.before, entry.attempts = None, 0
+        give_back()  # what eager calls took: programs have memory of their own
 
     def _again(self, entry: Entry, why: str, graph: Any) -> None:
         entry.before, entry.why = graph, why
