@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ringgrad as rg
-from ringgrad.tensor.backend.cpu import looped, recurrent
+from ringgrad.tensor.backend.cpu import imaged, looped, recurrent
 from ringgrad.tensor.ops import faster as door
 
 pytest.importorskip("numba")
@@ -21,7 +21,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loops from the first element on."""
     monkeypatch.setattr(looped, "WORTH", -1.0)
     monkeypatch.setattr(looped, "LARGE", 0)
-    monkeypatch.setattr(door, "_bodies", {**looped.BODIES, **recurrent.BODIES})
+    monkeypatch.setattr(door, "_bodies", {**looped.BODIES, **recurrent.BODIES, **imaged.BODIES})
 
 
 def seeded(module: Any) -> None:
@@ -123,6 +123,41 @@ def test_layer_norm_agrees_with_the_plain_body(affine: Any, monkeypatch: pytest.
     monkeypatch.setattr(door, "_bodies", {})
     for a, b in zip(compiled, compute(), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-4)
+
+
+F = rg.nn.functional
+IMAGES: dict[str, Any] = {
+    "batch_norm": lambda x, w: F.batch_norm(x, None, None, w[0], w[1], training=True),
+    "batch_norm without affine": lambda x, w: F.batch_norm(x, None, None, training=True) + 0 * w.sum(),
+    "batch_norm of rows": lambda x, w: F.batch_norm(x[:, :, 0, 0], None, None, w[0], training=True),
+    "max_pool 2": lambda x, w: F.max_pool2d(x, 2),
+    "max_pool overlapping": lambda x, w: F.max_pool2d(x, 3, 2, 1),
+    "max_pool of rectangles": lambda x, w: F.max_pool2d(x, (2, 3), (1, 2), (1, 0)),
+    "max_pool of a view": lambda x, w: F.max_pool2d(x.transpose(2, 3), 2, ceil_mode=True),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+@pytest.mark.parametrize("bad", [None, np.nan, -np.inf])
+def test_loops_over_images_agree_with_the_plain_bodies(
+    case: str, bad: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((3, 5, 7, 8)).astype(np.float32).round(1)  # with ties
+    if bad is not None:
+        data[1, 2, 3, 3:5] = bad
+    weights = rng.standard_normal((2, 5)).astype(np.float32)
+
+    def compute() -> list[Any]:
+        x, w = rg.tensor(data, requires_grad=True), rg.tensor(weights, requires_grad=True)
+        y = IMAGES[case](x, w)
+        y.backward(rg.sin(rg.arange(y.numel())).reshape(y.shape))
+        return [y.detach(), x.grad, *([w.grad] if w.grad is not None else [])]
+
+    compiled = compute()
+    monkeypatch.setattr(door, "_bodies", {})
+    for a, b in zip(compiled, compute(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -216,6 +216,8 @@ faster_moments: dict[Any, Any] = {}
 
 def channel_moments(xp: Any, x: Any) -> tuple[Any, Any]:
     """Mean and variance (divided by n) of each channel of (N, C, L), in two passes."""
+    if (found := faster("moments", xp, x)) is not None:
+        return found
     n, c, length = x.shape
     count = n * length
     mean = row_sum(xp, x.reshape(n * c, length)).reshape(n, c).sum(axis=0) / x.dtype.type(count)
@@ -241,6 +243,8 @@ def _from_channels(xp: Any, y: Any, shape: tuple[int, ...]) -> Any:
 def _batch_norm(xp: Any, x: Any, weight: Any, bias: Any, *, mean: Any, variance: Any, eps: float) -> Any:
     """mean and variance are those of x (see channel_moments): the gradient takes them as functions of it."""
     rows = by_channel(xp, x)
+    if (found := faster("batch_norm", xp, rows, weight, bias, mean, variance, eps)) is not None:
+        return _from_channels(xp, found[0], x.shape), found[1]
     scale = 1 / xp.sqrt(variance + x.dtype.type(eps))
     factor = scale if weight is None else scale * weight
     shift = -mean * factor if bias is None else bias - mean * factor
@@ -256,6 +260,12 @@ def _batch_norm_backward(
 ) -> list[Any]:
     """With n the normalised input, r its scale and h = g weight: r (h - mean h - n mean(h n))."""
     rows, grows = by_channel(xp, x), by_channel(xp, g)
+    if (
+        needs[0]
+        and (found := faster("batch_norm_backward", xp, grows, rows, weight, mean, scale)) is not None
+    ):
+        dx, dw, db = found
+        return [_from_channels(xp, dx, x_shape), dw if needs[1] else None, db if needs[2] else None]
     n, c, length = rows.shape
     total = row_sum(xp, grows.reshape(n * c, length)).reshape(n, c).sum(axis=0)
     product = xp.zeros(c, g.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...autograd.op import Op
+from .faster import faster
 from .pad import pad
 
 Ints = tuple[int, ...]
@@ -50,6 +51,9 @@ def _least(dtype: Any) -> Any:
 
 def _max_pool(xp: Any, x: Any, *, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:
     out = _out(x.shape[2:], kernel, stride, padding, dilation)
+    window = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    if (found := faster("max_pool", xp, x, out, **window)) is not None:
+        return found
     x = _padded(xp, x, padding, _least(x.dtype))
     y = None
     for at in _places(kernel, stride, dilation, out):
@@ -73,6 +77,9 @@ def _hits(
 def _max_pool_adjoint(
     xp: Any, gy: Any, x: Any, top: Any, *, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints
 ) -> Any:
+    window = {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+    if (found := faster("max_pool_adjoint", xp, gy, x, top, **window)) is not None:
+        return found
     shape = (*x.shape[:2], *(n + a + b for n, (a, b) in zip(x.shape[2:], padding)))
     dx = xp.zeros(shape, gy.dtype)
     for at, hit in _hits(xp, x, top, kernel, stride, padding, dilation):

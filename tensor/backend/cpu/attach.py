@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolution, library, looped, recurrent, rows
+from . import convolution, imaged, library, looped, recurrent, rows
 
 
 def bodies() -> dict[str, Callable[..., Any]]:
     """The bodies by the name of the function; each returns None for what it does not compute."""
-    compiled = {**looped.BODIES, **recurrent.BODIES}
+    compiled = {**looped.BODIES, **recurrent.BODIES, **imaged.BODIES}
     found = library.load()
     if found is None:
         return compiled

@@ -104,13 +104,13 @@ def layer_norm(rows: Any, weight: Any, bias: Any, eps: float) -> Any:
         return None
     y, normal = np.empty(rows.shape, F32), np.empty(rows.shape, F32)
     scale = np.empty((rows.shape[0], 1), F32)
-    weight, bias = _affine(rows, weight, bias)
+    weight, bias = affine(rows.shape[1], weight, bias)
     found.layer_norm(np.ascontiguousarray(rows), weight, bias, np.float32(eps), y, normal, scale)
     return y, normal, scale
 
 
-def _affine(rows: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
-    width = rows.shape[1]
+def affine(width: int, weight: Any, bias: Any) -> tuple[Any, Any]:
+    """Both as the loops take them, where they are missing."""
     return (
         ones(np, width, F32) if weight is None else np.ascontiguousarray(weight),
         zeros(np, width, F32) if bias is None else np.ascontiguousarray(bias),
@@ -122,7 +122,7 @@ def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any) -> Any:
     if g.size < LARGE or g.dtype != F32 or normal.dtype != F32 or (found := loops()) is None:
         return None
     dx, dw, db = np.empty(g.shape, F32), np.empty(g.shape[1], F32), np.empty(g.shape[1], F32)
-    weight, _ = _affine(g, weight, None)
+    weight, _ = affine(g.shape[1], weight, None)
     found.layer_norm_backward(np.ascontiguousarray(g), weight, normal, scale, dx, dw, db)
     return dx, dw, db
 

@@ -1,15 +1,16 @@
-"""Compiled kernels on images: batch normalisation and pooling, made as those of kernels.py."""
+"""Compiled loops over images: batch normalisation and pooling, made as those of loops.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from .kernels import ONE, ZERO, F, kernel
+from .loops import ONE, ZERO, F, rounded
 
 
-@kernel
+@rounded
 def moments(x: Any, mean: Any, variance: Any) -> None:
     """Mean and variance (divided by n) of each channel of (N, C, L), in two passes."""
     n, channels, length = x.shape
@@ -33,7 +34,7 @@ def moments(x: Any, mean: Any, variance: Any) -> None:
         variance[c] = F(square) * share
 
 
-@kernel
+@rounded
 def batch_norm(
     x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: Any, relu: Any, y: Any, scale: Any
 ) -> None:
@@ -53,7 +54,7 @@ def batch_norm(
                     y[i, c, k] = x[i, c, k] * factor + shift
 
 
-@kernel
+@rounded
 def batch_norm_backward(
     g: Any, x: Any, weight: Any, mean: Any, scale: Any, dx: Any, dw: Any, db: Any
 ) -> None:
@@ -82,11 +83,18 @@ def batch_norm_backward(
                 dx[i, c, k] = g[i, c, k] * factor + x[i, c, k] * slope + shift
 
 
-@kernel
+@njit(inline="always")
+def _quarters(x: Any, y: Any, height: Any, width: Any, down: Any, right: Any, top: Any, left: Any) -> Any:
+    """Windows of 2 x 2 that lie side by side, all of them inside."""
+    inside = 2 * y.shape[1] <= x.shape[1] and 2 * y.shape[2] <= x.shape[2]
+    return height == width == down == right == 2 and top == left == 0 and inside
+
+
+@rounded
 def max_pool(x: Any, height: Any, width: Any, down: Any, right: Any, top: Any, left: Any, y: Any) -> None:
     """x (planes, H, W), y (planes, h, w); windows height x width at steps down, right, begun top, left outside."""
     planes, rows, columns = x.shape
-    if height == width == down == right == 2 and top == left == 0:
+    if _quarters(x, y, height, width, down, right, top, left):
         for p in range(planes):
             for i in range(y.shape[1]):
                 for j in range(y.shape[2]):
@@ -108,7 +116,7 @@ def max_pool(x: Any, height: Any, width: Any, down: Any, right: Any, top: Any, l
                 y[p, i, j] = best
 
 
-@kernel
+@rounded
 def max_pool_backward(
     g: Any, x: Any, y: Any, height: Any, width: Any, down: Any, right: Any, top: Any, left: Any, dx: Any
 ) -> None:
@@ -118,7 +126,7 @@ def max_pool_backward(
         for a in range(rows):
             for b in range(columns):
                 dx[p, a, b] = ZERO
-        if height == width == down == right == 2 and top == left == 0:
+        if _quarters(x, y, height, width, down, right, top, left):
             for i in range(y.shape[1]):
                 for j in range(y.shape[2]):
                     best, d = y[p, i, j], g[p, i, j]
