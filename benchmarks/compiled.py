@@ -60,7 +60,7 @@ def serve(side: str, case: str, inference: bool) -> None:
     else:
         import ringgrad as module  # type: ignore[no-redef]
     if side == "ringgrad.jit":
-        import ringgrad.jit.image_kernels  # PyTorch's kernels are loaded as well
+        import ringgrad.tensor.backend.cpu.images  # PyTorch's kernels are loaded as well
     before = resident()
     compiled, call = build(module, side, case, inference)
     start = time.perf_counter()
