@@ -185,9 +185,8 @@ def shared_secret(directory: str, rank: int, deadline: float) -> str:
         return secret
     while time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
-            os.listdir(
-                directory
-            )  # NFS believes for long that a file is missing, unless its directory is read anew
+            # NFS believes for long that a file is missing, unless its directory is read anew.
+            os.listdir(directory)
             with open(path) as file:
                 return file.read()
         time.sleep(0.01)

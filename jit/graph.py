@@ -204,16 +204,21 @@ def show(value: Any) -> str:
     return repr(value)
 
 
-def refs(value: Any) -> Iterator[Ref]:
-    """The Refs of nested tuples, lists and dicts, in order."""
-    if isinstance(value, Ref):
+def leaves(value: Any, kind: type) -> Iterator[Any]:
+    """What is of a kind in nested tuples, lists and dicts, in order."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, tuple | list):
         for v in value:
-            yield from refs(v)
+            yield from leaves(v, kind)
     elif isinstance(value, dict):
         for v in value.values():
-            yield from refs(v)
+            yield from leaves(v, kind)
+
+
+def refs(value: Any) -> Iterator[Ref]:
+    """The Refs of nested tuples, lists and dicts, in order."""
+    return leaves(value, Ref)
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:

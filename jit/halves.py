@@ -15,18 +15,12 @@ import numpy as np
 from ..autograd import engine
 from ..autograd.engine import Node, Output, Variable
 from ..autograd.mode import mode
+from .graph import leaves
 
 
 def tensors(value: Any) -> Iterator[Any]:
     """The Tensors of nested tuples, lists and dicts, in order."""
-    if isinstance(value, Variable):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from tensors(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from tensors(part)
+    return leaves(value, Variable)
 
 
 class Halves:

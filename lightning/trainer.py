@@ -339,9 +339,8 @@ class Trainer:
             self.strategy.release()
         self.hooks("on_fit_end")
         if self.is_global_zero and os.path.exists(hpc_path(self)):
-            self.checkpoint_io.remove_checkpoint(
-                hpc_path(self)
-            )  # what was cut off is whole now: a later run starts anew
+            # What was cut off is whole now: a later run starts anew.
+            self.checkpoint_io.remove_checkpoint(hpc_path(self))
 
     def _check_optimization(self, model: Any) -> None:
         if not model.automatic_optimization:
