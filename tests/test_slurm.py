@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ringgrad.distributed.transport import slurm_pmi
+
 sys.path.insert(0, str(Path(__file__).parent))
 import test_multihost
 from slurm_cluster import Cluster
@@ -54,8 +56,32 @@ def srun(cluster: Cluster, mpi: str, mode: str, folder: Path) -> subprocess.Comp
     own_sys = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys; exec "$@"', "-")
     worker = (*own_sys, sys.executable, test_multihost.__file__, mode, str(folder))
     return cluster.run(
-        "srun", f"--mpi={mpi}", *PLACE, *worker, OPENBLAS_NUM_THREADS="1", **Network.mpi_environment
+        "srun",
+        "--kill-on-bad-exit=1",
+        f"--mpi={mpi}",
+        *PLACE,
+        *worker,
+        OPENBLAS_NUM_THREADS="1",
+        **Network.mpi_environment,
     )
+
+
+PMI_CLIENT = """
+import os, re, runpy, socket
+assert runpy.run_path({module!r})["shorten_values"]()
+slurm = socket.socket(fileno=int(os.environ["PMI_FD"]))
+def ask(text):
+    slurm.sendall(text.encode() + b"\\n")
+    return slurm.recv(4096).decode()
+ask("cmd=init pmi_version=1 pmi_subversion=1")
+most = int(re.search("vallen_max=([0-9]+)", ask("cmd=get_maxes"))[1])
+space = re.search("kvsname=([^ \\n]+)", ask("cmd=get_my_kvsname"))[1]
+key, value = "k" * 64, "v" * (most - 1)
+put = ask(f"cmd=put kvsname={{space}} key={{key}} value={{value}}")
+ask("cmd=barrier_in")
+print("whole:", f"value={{value}}\\n" in ask(f"cmd=get kvsname={{space}} key={{key}}"), most, put)
+ask("cmd=finalize")
+"""
 
 
 def test_srun_alone_is_enough(cluster: Cluster, tmp_path: Path) -> None:
@@ -75,6 +101,14 @@ def test_srun_serves_mpi_by_its_pmi(cluster: Cluster, tmp_path: Path) -> None:
     parameters = [np.load(tmp_path / f"rank{rank}.npy") for rank in range(HOSTS * RANKS)]
     assert all((p == parameters[0]).all() for p in parameters[1:])
     assert np.abs(test_multihost.train(0, 1) - parameters[0]).max() < 1e-5
+
+
+def test_no_value_of_the_pmi_is_cut(cluster: Cluster, tmp_path: Path) -> None:
+    """What MPICH does with addresses of nonzero bytes, and Slurm by itself cuts: values as long as may be."""
+    script = PMI_CLIENT.format(module=slurm_pmi.__file__)
+    done = cluster.run("srun", "--mpi=pmi2", "-N", "1", sys.executable, "-c", script, timeout=30)
+    assert done.returncode == 0 and "whole: True" in done.stdout, done.stdout + done.stderr
+    assert "not properly terminated" not in done.stderr
 
 
 def test_a_pmi_of_another_mpi_is_told_and_tcp_taken(cluster: Cluster, tmp_path: Path) -> None:

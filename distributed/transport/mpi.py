@@ -19,6 +19,7 @@ import numpy as np
 from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, CollectiveTimeout, DistributedError, PeerFailure
 from . import ABORT_BYTES, TAGGED, Channel, Incoming, Outgoing, Pace, Transport, peer_failure
+from .slurm_pmi import shorten_values
 
 PIECE_BYTES = 1 << 20
 INLINE_BYTES = 16 * 1024  # of payload that travel in one message with the header
@@ -36,6 +37,7 @@ def load() -> Any:
     """
     MPI = _found()
     if not MPI.Is_initialized():
+        shorten_values()
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise RuntimeError(
