@@ -61,13 +61,15 @@ def _relu(p: Any, node: Node) -> None:
 @kernel("gemm")
 def _gemm(p: Any, node: Node) -> None:
     a, b, bias = node.args
+    from ..tensor.backend.cpu.gemm import into
+
     left = p.turned(a) if node.kw["ta"] else p.expression(a)
     right = p.turned(b) if node.kw["tb"] else p.expression(b)
     made = node.outputs[0]
     out = p.out(made)
-    p.line(f"{p.name_of(np.matmul)}({left}, {right}, {out})")
     relu = node.kw["act"] == "relu"
     y = p.graph.values[made]
+    p.line(f"{p.name_of(into)}({left}, {right}, {out})")
     if bias is not None and relu and available() and y.dtype == np.float32 and len(y.shape) == 2:
         p.line(f"{p.name_of(compiled().bias_relu)}({out}, {p.expression(bias)})")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import ringgrad as rg
-from ringgrad.tensor.backend.cpu import library
+from ringgrad.tensor.backend.cpu import gemm, library
 from ringgrad.tensor.ops import faster as door
 
 fast = pytest.mark.skipif(library.load() is None, reason="needs the extra `fast`")
@@ -154,3 +155,28 @@ def test_the_setting_switches_compiled_bodies_off() -> None:
         "rg.nn.functional.conv2d(rg.ones(1, 1, 4, 4), rg.ones(1, 1, 2, 2)); assert faster._bodies == {}"
     )
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "RINGGRAD_FAST": "0"}, check=True)
+
+
+@fast
+def test_products_are_numpys_in_any_layout() -> None:
+    """By rows, by columns, into a part of a larger array; strided elements and narrow ones are left to NumPy."""
+    rng = np.random.default_rng(0)
+
+    def laid(shape: tuple[int, int], turned: bool) -> np.ndarray:
+        x = rng.standard_normal(shape[::-1] if turned else shape, np.float32)
+        return x.T if turned else x
+
+    for ta, tb in itertools.product((False, True), repeat=2):
+        a, b = laid((300, 77), ta), laid((77, 200), tb)
+        found = gemm.product(a, b)
+        np.testing.assert_allclose(found, a.astype(np.float64) @ b, rtol=0, atol=1e-4)
+        wide = np.full((300, 210), 7, np.float32)
+        assert gemm.product(a, b, wide[:, :200]) is not None
+        assert (wide[:, :200] == found).all() and (wide[:, 200:] == 7).all()
+        assert np.isnan(gemm.product(np.full_like(a, np.nan), b)).all()
+    every_second = rng.standard_normal((300, 200), np.float32)[:, ::2]
+    for a, b in [(every_second, laid((100, 200), False)), (laid((7, 512), False), laid((512, 512), False))]:
+        assert gemm.product(a, b) is None
+        out = np.empty((len(a), b.shape[1]), np.float32)
+        gemm.into(a, b, out)
+        assert (out == a @ b).all()

@@ -8,6 +8,7 @@ from typing import Any
 from ...autograd.engine import Variable
 from ...autograd.op import Op
 from ..dtypes import category
+from . import linear
 
 Array = Any
 
@@ -43,7 +44,7 @@ def _contract(xp: Any, a: Array, b: Array, *, left: str, right: str, out: str) -
             flat = xp.einsum("nk,nk->n", x[:, 0], y)
             return _aligned(flat.reshape([size[c] for c in batch + rows]), "".join(batch + rows), out)
     z = _aligned(b, right, "".join([*batch, *summed, *columns])).reshape(n, k, j)
-    product = xp.matmul(_blas(xp, x), _blas(xp, z)) if n != 1 else (x[0] @ z[0])[None]
+    product = xp.matmul(_blas(xp, x), _blas(xp, z)) if n != 1 else linear.product(xp, x[0], z[0])[None]
     found = "".join([*batch, *rows, *columns])
     return _aligned(product.reshape([size[c] for c in found]), found, out)
 

@@ -8,6 +8,7 @@ from typing import Any
 from ...autograd.engine import Variable
 from ...autograd.op import Op, array_ops, describe
 from ..dtypes import BOOL
+from .faster import faster
 from .rows import column_sum
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -38,12 +39,22 @@ def _rows(t: Any) -> Any:
     return t if t.ndim == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 
+LARGE = 1 << 20  # multiplications from which a compiled product is looked for
+
+
+def product(xp: Any, a: Any, b: Any) -> Any:
+    """Of two matrices."""
+    if a.size * b.shape[1] >= LARGE and (y := faster("product", xp, a, b)) is not None:
+        return y
+    return a.dot(b)  # starts sooner than @
+
+
 def _matmul(xp: Any, a: Any, b: Any) -> Any:
     """Batches times one matrix are one large product, not a loop of small ones."""
     if a.ndim == 2 == b.ndim:
-        return a.dot(b)  # starts sooner than @
+        return product(xp, a, b)
     if a.ndim > 2 and b.ndim == 2:
-        return (_rows(a) @ b).reshape(*a.shape[:-1], b.shape[-1])
+        return product(xp, _rows(a), b).reshape(*a.shape[:-1], b.shape[-1])
     return a @ b
 
 
@@ -79,8 +90,8 @@ def _matmul_backward(
     """Both gradients on arrays, the usual shapes first."""
     if len(b_shape) == 2 and len(a_shape) >= 2:
         rows = _rows(g)
-        ga = (rows @ b.T).reshape(a_shape) if needs[0] else None
-        gb = _rows(a).T @ rows if needs[1] else None
+        ga = product(xp, rows, b.T).reshape(a_shape) if needs[0] else None
+        gb = product(xp, _rows(a).T, rows) if needs[1] else None
     elif len(a_shape) > 2 and a_shape[:-2] == b_shape[:-2]:
         ga = g @ b.swapaxes(-1, -2) if needs[0] else None
         gb = a.swapaxes(-1, -2) @ g if needs[1] else None
@@ -103,7 +114,7 @@ matmul = Op(
 
 
 def _linear(xp: Any, x: Any, weight: Any, bias: Any = None) -> Any:
-    y = _rows(x).dot(weight.T)
+    y = product(xp, _rows(x), weight.T)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0]) if x.ndim != 2 else y
@@ -134,10 +145,10 @@ def _linear_backward(xp: Any, g: Any, needs: list[bool], x: Any, weight: Any, x_
     rows = _rows(g)
     grads: list[Any] = [None, None]
     if needs[0]:
-        gx = rows @ weight
+        gx = product(xp, rows, weight)
         grads[0] = gx if gx.shape == x_shape else gx.reshape(x_shape)
     if needs[1]:
-        grads[1] = rows.T @ _rows(x)
+        grads[1] = product(xp, rows.T, _rows(x))
     if len(needs) > 2:
         grads.append(column_sum(xp, rows) if needs[2] else None)
     return grads

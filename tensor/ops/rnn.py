@@ -13,6 +13,7 @@ from typing import Any
 from ...autograd.op import Op
 from . import linear as _linear  # noqa: F401  (the composites use it)
 from .faster import faster
+from .linear import product
 
 Arrays = tuple[Any, ...]
 
@@ -34,8 +35,8 @@ def _sigmoid_(xp: Any, a: Any) -> None:
     a += 0.5
 
 
-def _project(x: Any, weight: Any, bias: Any) -> Any:
-    y = x @ weight.T
+def _project(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+    y = product(xp, x, weight.T)
     if bias is not None:
         y += bias
     return y
@@ -50,7 +51,7 @@ def _incoming(parts: Sequence[Any], shapes: Sequence[Any], like: Any, xp: Any) -
 
 
 def _weight_gradients(
-    needs: Sequence[bool], x: Any, h_before: Any, dx: Any, dh: Any, w_ih: Any
+    xp: Any, needs: Sequence[bool], x: Any, h_before: Any, dx: Any, dh: Any, w_ih: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
     """Gradients of (x, w_ih, w_hh, b_ih, b_hh) from those of the two products before the nonlinearity."""
     needs = [*needs, False, False]  # biases may have been left out
@@ -60,9 +61,9 @@ def _weight_gradients(
     else:
         bias_hh = bias_ih.copy() if dx is dh and bias_ih is not None else dh.sum(0)
     return (
-        dx @ w_ih if needs[0] else None,
-        dx.T @ x if needs[1] else None,
-        dh.T @ h_before if needs[2] else None,
+        product(xp, dx, w_ih) if needs[0] else None,
+        product(xp, dx.T, x) if needs[1] else None,
+        product(xp, dh.T, h_before) if needs[2] else None,
         bias_ih,
         bias_hh,
     )
@@ -90,7 +91,7 @@ def _lstm(
         made = faster("lstm", xp, x, h0, c0, w_ih, w_hh, bias, sizes=sizes, reverse=reverse)
         if made is not None:
             return made
-    gates = _project(x, w_ih, bias)
+    gates = _project(xp, x, w_ih, bias)
     total, size = len(x), c0.shape[1]
     # tanh of all four gates at once, which scale and shift turn into three sigmoids and a tanh
     scale, shift = xp.full(4 * size, 0.5, x.dtype), xp.full(4 * size, 0.5, x.dtype)
@@ -102,7 +103,7 @@ def _lstm(
     for a, b in _spans(sizes, reverse):
         part, now, cell = gates[a:b], h[: b - a], c[: b - a]
         h_before[a:b], c_before[a:b] = now, cell
-        part += now @ w_hh.T
+        part += product(xp, now, w_hh.T)
         part *= scale
         xp.tanh(part, out=part)
         part *= scale
@@ -145,7 +146,7 @@ def _lstm_backward(
         )
         dw_hr = dout.T @ hidden if dout is not None and needs[-1] else None
     dx, dw_ih, dw_hh, db_ih, db_hh = _weight_gradients(
-        [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
+        xp, [needs[0], *needs[3:7]], x, h_before, dgates, dgates, w_ih
     )
     return [dx, dh, dc, dw_ih, dw_hh, db_ih, db_hh, dw_hr][: len(needs)]
 
@@ -191,7 +192,7 @@ def _lstm_gates_backward(
         xp.multiply(factors[a:b, :3], inner[:, None], out=by_gate[a:b, :3])
         xp.multiply(factors[a:b, 3], d, out=by_gate[a:b, 3])
         inner *= f[a:b]
-        dh[:n] = dgates[a:b] @ w_hh
+        dh[:n] = product(xp, dgates[a:b], w_hh)
     return dgates, dout
 
 
@@ -269,14 +270,14 @@ def _gru(
     sizes: tuple[int, ...],
     reverse: bool = False,
 ) -> Arrays:
-    gates = _project(x, w_ih, b_ih)
+    gates = _project(xp, x, w_ih, b_ih)
     total, size = len(x), h0.shape[1]
     h = h0.copy()
     y, h_before, recurrent = (xp.empty((total, size), x.dtype) for _ in range(3))
     for a, b in _spans(sizes, reverse):
         part, now = gates[a:b], h[: b - a]
         h_before[a:b] = now
-        inner = _project(now, w_hh, b_hh)
+        inner = _project(xp, now, w_hh, b_hh)
         recurrent[a:b] = inner[:, 2 * size :]
         both = part[:, : 2 * size]
         both += inner[:, : 2 * size]
@@ -325,10 +326,10 @@ def _gru_backward(
             d += dy[a:b]
         xp.multiply(factors[a:b], d[:, None], out=by_gate[a:b])
         xp.multiply(d, z[a:b], out=dh[:n])
-        dh[:n] += dinner[a:b] @ w_hh
+        dh[:n] += product(xp, dinner[a:b], w_hh)
     dgates = dinner.copy()
     xp.multiply(dstate, into_new, out=dgates[:, 2 * size :])
-    dx, *weights = _weight_gradients([needs[0], *needs[2:6]], x, h_before, dgates, dinner, w_ih)
+    dx, *weights = _weight_gradients(xp, [needs[0], *needs[2:6]], x, h_before, dgates, dinner, w_ih)
     return [dx, dh, *weights][: len(needs)]
 
 
@@ -384,13 +385,13 @@ def _rnn(
     reverse: bool = False,
     relu: bool = False,
 ) -> Arrays:
-    out = _project(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    out = _project(xp, x, w_ih, None if b_ih is None else b_ih + b_hh)
     h = h0.copy()
     h_before = xp.empty(out.shape, x.dtype)
     for a, b in _spans(sizes, reverse):
         part, now = out[a:b], h[: b - a]
         h_before[a:b] = now
-        part += now @ w_hh.T
+        part += product(xp, now, w_hh.T)
         if relu:
             xp.maximum(part, 0, out=part)
         else:
@@ -420,8 +421,8 @@ def _rnn_backward(
         n = b - a
         d = dh[:n] if dy is None else dh[:n] + dy[a:b]
         xp.multiply(d, slope[a:b], out=dout[a:b])
-        dh[:n] = dout[a:b] @ w_hh
-    dx, *weights = _weight_gradients([needs[0], *needs[2:6]], x, h_before, dout, dout, w_ih)
+        dh[:n] = product(xp, dout[a:b], w_hh)
+    dx, *weights = _weight_gradients(xp, [needs[0], *needs[2:6]], x, h_before, dout, dout, w_ih)
     return [dx, dh, *weights][: len(needs)]
 
 

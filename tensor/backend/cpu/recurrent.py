@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...ops import rnn
-from . import looped
+from . import gemm, looped
 
 
 def lstm(
@@ -17,7 +17,7 @@ def lstm(
     """What the op's own body returns (tensor/ops/rnn.py), without a projection; None where that must compute it."""
     if x.dtype != looped.F32 or len(x) * w_ih.shape[0] < looped.LARGE or (found := looped.loops()) is None:
         return None
-    gates = rnn._project(x, w_ih, bias)
+    gates = rnn._project(np, x, w_ih, bias)
     h, c = h0.copy(order="C"), c0.copy(order="C")
     total, size = len(x), c.shape[1]
     y, h_before, c_before, tanh_c = (np.empty((total, size), looped.F32) for _ in range(4))
@@ -26,7 +26,7 @@ def lstm(
     for a, b in rnn._spans(sizes, reverse):
         now, part = h[: b - a], gates[a:b]
         h_before[a:b] = now
-        np.matmul(now, turned, out=product[: b - a])
+        gemm.into(now, turned, product[: b - a])
         found.lstm_add(part, product)
         np.tanh(part, out=part)  # NumPy's is several times faster than a loop's
         found.lstm_cell(part, c, c_before[a:b])
@@ -61,7 +61,7 @@ def lstm_backward(
     dgates = np.empty_like(gates)
     for a, b in reversed(rnn._spans(sizes, reverse)):
         found.lstm_cell_backward(gates[a:b], c_before[a:b], tanh_c[a:b], dy[a:b], dh, dc, dgates[a:b])
-        np.matmul(dgates[a:b], w_hh, out=dh[: b - a])
+        gemm.into(dgates[a:b], w_hh, dh[: b - a])
     return dgates
 
 
