@@ -36,7 +36,7 @@ refused: dict[str, str] = {}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
 
 # Signs in a message that an argument was no tensor or number at all.
-STRANGE = ("argument", "as an integer", "NoneType", "'str'", "'list'", "dtype('O')")
+STRANGE = ("argument", "StrDType", "as an integer", "NoneType", "'str'", "'list'", "dtype('O')")
 
 # Called as listener(op, inputs, kwargs, output) after each op: the door for tracing and profiling.
 listeners: list[Callable[[Op, tuple[Any, ...], dict[str, Any], Any], None]] = []

@@ -100,7 +100,8 @@ def float_power(input: Any, exponent: Any) -> Tensor:
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2 ** other."""
-    refuse("ldexp", "b", other)
+    if isinstance(input, Variable) and input.is_floating_point():
+        refuse("ldexp", "b", other)
     return _p.mul(input, _p.exp2(other))
 
 
@@ -111,7 +112,7 @@ def frexp(input: Tensor) -> tuple[Tensor, Tensor]:
     return wrap(as_array(mantissa)), wrap(as_array(exponent))
 
 
-def rsub(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
+def rsub(input: Tensor, other: Any, alpha: Number = 1) -> Tensor:
     """other - alpha * input."""
     return _p.sub(other, input if alpha == 1 else _p.mul(input, alpha))
 
@@ -154,6 +155,10 @@ def _products_fit(name: str, dims: int, input: Tensor, a: Tensor, b: Tensor) -> 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2)."""
     _products_fit("baddbmm", 3, input, batch1, batch2)
+    if batch1.ndim < 2 or batch2.ndim < 3:
+        raise IndexError(
+            f"[baddbmm] must be batches of matrices, came {list(batch1.shape)} and {list(batch2.shape)}"
+        )
     return _scaled_sum(input, f.bmm(batch1, batch2), beta, alpha)
 
 
@@ -166,6 +171,8 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Number = 1, a
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec)."""
     _products_fit("addmv", 1, input, mat, vec)
+    if mat.ndim != 2:
+        raise RuntimeError(f"[addmv] must be a matrix, came {list(mat.shape)}")
     return _scaled_sum(input, f.mv(mat, vec), beta, alpha)
 
 

@@ -88,6 +88,8 @@ def _real_in(name: str, x: Any, s: Any, dim: Any, norm: Any) -> Any:
         raise RuntimeError(f"[fft.{name}] the input must be real, came {x.dtype}")
     norm = _norm(name, norm)
     axes, sizes = _axes(name, x, s, dim)
+    if not axes:
+        raise RuntimeError(f"[fft.{name}] at least one dimension must be transformed, came {list(x.shape)}")
     x = _floating(x)
     for d, n in zip(axes, sizes):
         x = _resized(name, x, d, n)

@@ -142,18 +142,22 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return _p.add(input, _p.mul(_p.sub(end, input), weight))
 
 
-def addcmul(input: Tensor, tensor1: Any, tensor2: Any, older: Any = None, *, value: Number = 1) -> Tensor:
+def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *older: Any, value: Number = 1) -> Tensor:
     """input + value * tensor1 * tensor2."""
-    if older is not None:
-        tensor1, tensor2, value = in_order("addcmul", tensor1, tensor2, older)
+    if older:
+        tensor1, tensor2, value = in_order("addcmul", tensor1, tensor2, *older)
     product = _p.mul(tensor1, tensor2)
     return _p.add(input, product if value == 1 else _p.mul(product, value))
 
 
-def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, older: Any = None, *, value: Number = 1) -> Tensor:
+def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *older: Any, value: Number = 1) -> Tensor:
     """input + value * tensor1 / tensor2."""
-    if older is not None:
-        tensor1, tensor2, value = in_order("addcdiv", tensor1, tensor2, older)
+    if older:
+        tensor1, tensor2, value = in_order("addcdiv", tensor1, tensor2, *older)
+    if category(tensor1.array.dtype) < 2 and category(tensor2.array.dtype) < 2:
+        raise RuntimeError(
+            f"[addcdiv] one of the tensors divided must be floating, came {tensor1.dtype} and {tensor2.dtype}"
+        )
     quotient = _p.div(tensor1, tensor2)
     return _p.add(input, quotient if value == 1 else _p.mul(quotient, value))
 
@@ -330,6 +334,10 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
         if kind < 2:
             raise RuntimeError(f"[norm] the dtype must be floating or complex, came {x.dtype}: use .float()")
         x = _p.abs(x)
+    if isinstance(p, str) and p != "fro":
+        from .linalg import matrix_norm
+
+        return matrix_norm(x, p, (-2, -1) if dim is None else dim, keepdim)
     if p is None or p == "fro" or p == 2:
         return tensor_ops["norm2"](x, dim=dim, keepdim=keepdim)
     if p == float("inf"):
@@ -561,7 +569,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """Product of a matrix and a vector."""
     if input.ndim != 2 or vec.ndim != 1:
-        raise RuntimeError(
+        raise (RuntimeError if input.ndim else IndexError)(
             f"[mv] needs a matrix and a vector, came {list(input.shape)} and {list(vec.shape)}"
         )
     return _linear.matmul(input, vec)

@@ -28,6 +28,11 @@ WITH_OUT = (
     " prod rand randn reciprocal remainder round rsqrt sigmoid sign sin sinh sort sqrt square stack std"
     " sub subtract sum take tan tanh topk tril triu trunc unsqueeze var vstack where xlogy zeros"
 )
+# A None among these functions' arguments by position is refused, as PyTorch does: it is only their default.
+GIVEN = (
+    "cumulative_trapezoid logsumexp matrix_rank max median min nanmedian pinv prod repeat_interleave squeeze"
+    " trapezoid trapz"
+)
 NAMES = {"axis": "dim", "keepdims": "keepdim"}
 
 
@@ -41,6 +46,9 @@ def public(function: Callable[..., Any], axis: bool = False, out: bool = False) 
     axis: it also takes `axis` for `dim` and `keepdims` for `keepdim`. out: it also takes `out`, a tensor (or several)
     that the result is written into.
     """
+
+    if getattr(function, "__name__", "") in GIVEN.split():
+        function = _without_none(function)
 
     @wraps(function)
     def call(*args: Any, **kw: Any) -> Any:
@@ -61,6 +69,19 @@ def public(function: Callable[..., Any], axis: bool = False, out: bool = False) 
             raise explained(call.__name__, args, kw, error) from error
 
     call.__name__ = getattr(function, "__name__", None) or function.name  # type: ignore[attr-defined]
+    return call
+
+
+def _without_none(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kw: Any) -> Any:
+        if any(value is None for value in args):
+            raise TypeError(
+                f"[{function.__name__}] no argument by position may be None, came"
+                f" {', '.join(map(_described, args))}: leave it away"
+            )
+        return function(*args, **kw)
+
     return call
 
 

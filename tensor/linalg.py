@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..autograd.engine import as_array, wrap
+from ..autograd.engine import Variable, as_array, wrap
 from . import functions as f
 from .checks import one_dtype, refuse
 from .dtypes import category
@@ -112,11 +112,19 @@ def solve_triangular(
     return _s.transpose(X, dim0=-2, dim1=-1)
 
 
-def _tolerance(A: Any, atol: Any, rtol: Any) -> float:
-    """The relative tolerance that PyTorch takes where none is given."""
+def _tolerance(A: Any, atol: Any, rtol: Any) -> Any:
+    """The relative tolerance, a number or an array over the batch: PyTorch's where none is given."""
     if rtol is None:
         rtol = 0.0 if atol is not None else max(A.shape[-2:]) * float(np.finfo(A.array.dtype).eps)
-    return float(rtol)
+    return _plain(rtol)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Variable):
+        return float(value)
+    if category(value.array.dtype) == 3:
+        raise RuntimeError(f"[linalg] tolerances must be real, came {value.dtype}")
+    return value.array if value.ndim else float(value)
 
 
 def pinv(
@@ -129,7 +137,11 @@ def pinv(
     rtol = rcond if rtol is None else rtol
     limit = _tolerance(A, atol, rtol)
     if atol is not None and A.array.size:
-        limit = max(limit, float(atol) / max(float(np.linalg.norm(A.array, 2)), 1e-300))
+        top = np.linalg.norm(A.array, 2, axis=(-2, -1))
+        limit = np.maximum(limit, _plain(atol) / np.maximum(top, 1e-300))
+    if np.ndim(limit):  # PyTorch broadcasts tolerances and batches against each other
+        batch = np.broadcast_shapes(np.shape(limit), A.array.shape[:-2])
+        A = _s.expand(A, shape=(*batch, *A.array.shape[-2:]))
     return _l.pinv(A, rtol=limit, hermitian=hermitian)
 
 
@@ -150,14 +162,14 @@ def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | Non
     m, n = A.shape[-2:]
     u, s, vh = np.linalg.svd(A.array, full_matrices=False)
     used = s > limit * s.max(axis=-1, keepdims=True, initial=0)
-    rank = wrap(as_array(used.sum(axis=-1)))
+    rank = wrap(as_array(used.sum(axis=-1) if driver != "gels" else np.zeros(0, np.int64)))
     if A.requires_grad:
         X = f.matmul(_l.pinv(A, rtol=limit, hermitian=False), right)
     else:
         scaled = np.where(used, 1 / np.where(used, s, 1), 0)[..., None] * u.conj().swapaxes(-1, -2)
         X = f.matmul(wrap(vh.conj().swapaxes(-1, -2)), f.matmul(wrap(scaled), right))
     residuals = A.new_empty((0,))
-    if m > n and driver not in (None, "gelsy") and bool((rank == n).all()):
+    if m > n and driver not in (None, "gelsy") and bool(used.all()):
         residuals = f.sum(_p.square(_p.abs(_p.sub(f.matmul(A, X), right))), -2)
     values = svdvals(A) if driver in ("gelsd", "gelss") else A.new_empty((0,))
     return LeastSquares(_s.squeeze(X, dim=-1) if vector else X, residuals, rank, values)
@@ -324,6 +336,8 @@ def norm(A: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, 
 
 def cond(A: Tensor, p: Any = None) -> Tensor:
     """The condition number in a matrix norm."""
+    if A.ndim > 1 and not A.array.size:
+        return wrap(np.zeros(A.array.shape[:-2], A.array.real.dtype))
     if p is None or abs(p) == 2 if not isinstance(p, str) else False:
         values = svdvals(A)
         high, low = values[..., 0], values[..., -1]
@@ -338,8 +352,12 @@ def matrix_rank(
     refuse("linalg.matrix_rank", "biu", A)
     values = np.abs(np.linalg.eigvalsh(A.array)) if hermitian else np.linalg.svd(A.array, compute_uv=False)
     top = values.max(axis=-1, keepdims=True, initial=0)
-    absolute = 0.0 if tol is None and atol is None else float(tol if atol is None else atol)
-    limit = np.maximum(absolute, (_tolerance(A, tol if atol is None else atol, rtol)) * top)
+    given = tol if atol is None else atol
+    absolute, relative = (
+        np.asarray(t)[..., None]
+        for t in (0.0 if given is None else _plain(given), _tolerance(A, given, rtol))
+    )
+    limit = np.maximum(absolute, relative * top)
     return wrap(as_array((values > limit).sum(axis=-1)))
 
 

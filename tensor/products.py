@@ -29,6 +29,9 @@ def _sublist(operands: tuple[Any, ...]) -> tuple[str, list[Any]]:
     out = tensors.pop() if len(tensors) > len(terms) else None
 
     def text(labels: Any) -> str:
+        for k in labels:
+            if k is not Ellipsis and not 0 <= k < len(LETTERS):
+                raise ValueError(f"[einsum] labels must be in [0, {len(LETTERS)}), came {k}")
         return "".join("..." if k is Ellipsis else LETTERS[k] for k in labels)
 
     equation = ",".join(text(labels) for labels in terms)
@@ -165,6 +168,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Any = None) -> Tensor:
         dims = (range(a.ndim - dims, a.ndim), range(dims))
     da = [axis_of("tensordot", d, a.ndim) for d in dims[0]]
     db = [axis_of("tensordot", d, b.ndim) for d in dims[1]]
+    for i, j in zip(da, db):  # a size of 1 stands for as many as the other has
+        if a.shape[i] == 1 != b.shape[j]:
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
+        elif b.shape[j] == 1 != a.shape[i]:
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
     if [a.shape[d] for d in da] != [b.shape[d] for d in db]:
         raise RuntimeError(
             f"[tensordot] contracted dimensions must match, came {list(a.shape)} over {da} and"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,10 +79,12 @@ def _scatter(call: Call, input: Any, dim: int, index: Any, src: Any, value: Any,
         raise TypeError("[scatter] must be given src, a tensor, or value, a number")
     if reduce is not None and reduce not in _OLD:
         raise RuntimeError(f"[scatter] reduce must be 'add' or 'multiply', came {reduce!r}")
-    if isinstance(src, Variable) and (src.ndim or not input.ndim):
+    if isinstance(src, Variable) and (reduce is None or src.ndim or not input.ndim):
         if reduce is None:
             return call(_w.scatter, input, src, dim=dim, index=index)
         return call(_w.scatter_reduce, input, src, dim=dim, index=index, reduce=_OLD[reduce])
+    if not isinstance(src, Variable | Number | np.bool_):
+        raise TypeError(f"[scatter] src must be a Tensor or a number, came {type(src).__name__} {src!r}")
     number = _number(input, src)
     if reduce is None:
         return call(_w.scatter_value, input, dim=dim, index=index, value=number)

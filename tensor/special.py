@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import functions as f
+from .checks import refuse
 from .elementwise import logit as logit
 from .elementwise import sinc as sinc
 from .elementwise import xlogy as xlogy
@@ -22,7 +23,13 @@ erf, erfc, erfcx, erfinv = _p.erf, _x.erfc, _x.erfcx, _x.erfinv
 ndtr, ndtri, log_ndtr, entr, zeta = _x.ndtr, _x.ndtri, _x.log_ndtr, _x.entr, _x.zeta
 i0, i0e, i1, i1e = _x.i0, _x.i0e, _x.i1, _x.i1e
 expm1, exp2, log1p, expit, xlog1py = _p.expm1, _p.exp2, _p.log1p, _p.sigmoid, _e.xlog1py
-logsumexp, round = f.logsumexp, f.round
+logsumexp = f.logsumexp
+
+
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """Halves to even; floating dtypes only, unlike `ringgrad.round`."""
+    refuse("special.round", "biu", input)
+    return f.round(input, decimals=decimals)
 
 
 def polygamma(n: int, input: Tensor) -> Tensor:

@@ -166,6 +166,8 @@ def diff(
         raise RuntimeError(f"[diff] n must not be negative, came {n}")
     if not input.ndim:
         raise RuntimeError("[diff] must have at least 1 dimension, came a 0-d tensor")
+    if n == 0 and prepend is None and append is None:
+        return input.clone()
     d = axis_of("diff", dim, input.ndim)
     parts = [t for t in (prepend, input, append) if t is not None]
     x = f.cat(parts, d) if len(parts) > 1 else input
@@ -178,7 +180,7 @@ def diff(
 
 
 def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Tensor, int]:
-    d = axis_of(name, dim, y.ndim)
+    d = _axis(name, dim, y.ndim)
     n = y.shape[d]
     mean = _p.add(
         _s.narrow(y, dim=d, start=min(1, n), length=max(n - 1, 0)),
@@ -186,16 +188,26 @@ def _panels(name: str, y: Tensor, x: Any, dx: Any, dim: int) -> tuple[Tensor, in
     )
     if x is None:
         return _p.mul(mean, (1 if dx is None else dx) * 0.5), d
+    if 1 < x.ndim < y.ndim:
+        x = _s.reshape(x, shape=(1,) * (y.ndim - x.ndim) + x.array.shape)
     width = diff(x, 1, d if x.ndim > 1 else -1)
     if x.ndim == 1 and d != y.ndim - 1:
         width = _s.reshape(width, shape=(-1,) + (1,) * (y.ndim - d - 1))
     return _p.mul(_p.mul(mean, width), 0.5), d
 
 
+def _axis(name: str, dim: int, ndim: int) -> int:
+    if not ndim:
+        raise IndexError(f"[{name}] y must have at least 1 dimension, came a 0-d tensor")
+    return axis_of(name, dim, ndim)
+
+
 def trapezoid(y: Tensor, x: Any = None, *, dx: Any = None, dim: int = -1) -> Tensor:
     """The integral by the trapezoid rule over points `x`, or points `dx` apart."""
     refuse("trapezoid", "b", y, x)
-    d = axis_of("trapezoid", dim, y.ndim)
+    d = _axis("trapezoid", dim, y.ndim)
+    if not y.shape[d]:
+        return f.sum(y, d)
     if x is None and y.shape[d] > 1:
         ends = _p.add(f.select(y, d, 0), f.select(y, d, -1))
         return _p.mul(_p.sub(f.sum(y, d), _p.mul(ends, 0.5)), 1 if dx is None else dx)

@@ -765,9 +765,13 @@ class Tensor(Variable):
         _inplace(_p.pow),
         _inplace(_p.remainder),
     )
-    neg_, abs_, exp_, log_, sqrt_, rsqrt_ = (
-        _inplace(op) for op in (_p.neg, _p.abs, _p.exp, _p.log, _p.sqrt, _p.rsqrt)
-    )
+    neg_, exp_, log_, sqrt_, rsqrt_ = (_inplace(op) for op in (_p.neg, _p.exp, _p.log, _p.sqrt, _p.rsqrt))
+
+    def abs_(self) -> Tensor:
+        if self.array.dtype.kind == "c":
+            raise RuntimeError(f"[abs_] must be real in place, came {self.dtype}: use abs()")
+        return apply_inplace(_p.abs, self)
+
     floor_, ceil_, round_, tanh_, sigmoid_ = (
         _inplace(op) for op in (_p.floor, _p.ceil, _p.round, _p.tanh, _p.sigmoid)
     )

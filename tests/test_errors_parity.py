@@ -197,6 +197,8 @@ def differences(name):
             if not equal(theirs, ours):
                 found["value"].append((args,))
             continue
+        if "MKL FFT error" in str(theirs):
+            continue  # the library that PyTorch was built with refuses batches of none
         if any(computed):
             found["strict" if computed[0] else "lenient"].append((args, ours if computed[0] else theirs))
             continue
@@ -215,31 +217,9 @@ def differences(name):
     return found, len(valid)
 
 
-# Where a few broken calls get an exception of another type than PyTorch's.
-OTHER_TYPE = """
-torch.baddbmm torch.cumulative_trapezoid torch.einsum torch.index_select torch.kthvalue torch.logit_ torch.mv
-torch.narrow torch.norm torch.permute torch.repeat_interleave torch.scatter torch.scatter_add torch.trapezoid
-torch.trapz F.adaptive_avg_pool2d F.adaptive_avg_pool3d F.adaptive_max_pool1d F.adaptive_max_pool2d
-F.adaptive_max_pool3d F.avg_pool2d F.batch_norm F.cross_entropy F.embedding F.embedding_bag F.glu F.group_norm
-F.multi_margin_loss F.multilabel_soft_margin_loss F.nll_loss F.normalize F.rms_norm F.unfold fft.rfftn
-"""
-# What we compute, or never look at, and PyTorch refuses: mostly dtypes that it has no kernel for.
-LENIENT = """
-torch.abs_ torch.addcdiv torch.addcmul torch.cumulative_trapezoid torch.logsumexp torch.max torch.median torch.min
-torch.nan_to_num torch.nan_to_num_ torch.nanmedian torch.prod torch.scatter torch.squeeze torch.trapezoid
-torch.trapz F.gaussian_nll_loss F.local_response_norm F.multi_margin_loss linalg.matrix_rank linalg.pinv
-special.logsumexp special.round fft.fft fft.fft2 fft.fftn fft.hfft fft.ifft fft.ifft2 fft.ifftn fft.ihfft fft.irfft
-fft.irfft2 fft.irfftn fft.rfft fft.rfft2 fft.rfftn
-"""
-# What we refuse and PyTorch computes.
-STRICT = """
-torch.cummax torch.cummin torch.cumulative_trapezoid torch.diff torch.gather torch.histogram torch.ldexp
-torch.logaddexp torch.logcumsumexp torch.rsub torch.tensordot torch.trapezoid torch.trapz F.adaptive_avg_pool2d
-F.adaptive_max_pool1d F.avg_pool2d F.avg_pool3d F.batch_norm F.binary_cross_entropy_with_logits F.elu_ F.hardtanh_
-F.instance_norm F.linear F.local_response_norm F.scaled_dot_product_attention F.soft_margin_loss F.unfold
-linalg.cond linalg.matrix_rank linalg.pinv
-"""
-
+# What PyTorch never looks at: the rank of an empty input (batch_norm), the dimension of one (cummax, cummin), whether
+# edges increase, how long a value is beside its key.
+STRICT = "F.batch_norm torch.cummax torch.cummin torch.histogram F.scaled_dot_product_attention"
 
 # Other results than PyTorch's: uninitialised memory (resize_as_), which of equals (kthvalue), signs and orders that are
 # LAPACK's choice, what rounding decides (matrix_power), rows that are not sorted.
@@ -254,8 +234,8 @@ linalg.matrix_power torch.resize_as_
 def test_wrong_input_is_refused_as_pytorch_does(name):
     found, _ = differences(name)
     assert not found["unnamed"]
-    assert name in OTHER_TYPE.split() or not found["type"]
-    assert name in LENIENT.split() or not found["lenient"]
+    assert not found["type"]
+    assert not found["lenient"]
     assert name in STRICT.split() or not found["strict"]
     assert name in OTHER_VALUE.split() or not found["value"]
 

@@ -45,8 +45,10 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 
 def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """hardtanh in place."""
-    return hardtanh(input, min_val, max_val, True)
+    """hardtanh in place; where min_val is larger than max_val, max_val everywhere."""
+    if min_val is None or max_val is None:
+        raise TypeError(f"[hardtanh_] the bounds must be numbers, came {min_val} and {max_val}")
+    return _apply(ops.hardtanh, input, True, low=min_val, high=max_val)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
@@ -116,9 +118,9 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _apply(ops.elu, input, inplace, alpha=alpha, scale=1.0, input_scale=1.0)
 
 
-def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
-    """elu in place."""
-    return elu(input, alpha, True)
+def elu_(input: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    """elu in place, of input_scale * input where that is not positive, and all times scale."""
+    return _apply(ops.elu, input, True, alpha=alpha, scale=scale, input_scale=input_scale)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -209,7 +211,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     refuse("glu", "biuc", input)
     if not input.ndim:
         raise RuntimeError("[glu] the input must have dimensions, came a 0-d one")
-    size = input.shape[dim]
+    size = input.shape[shape.axis_of("glu", dim, input.ndim)]
     if size % 2:
         raise RuntimeError(
             f"[glu] the size of dimension {dim} must be even, came {size} of {list(input.shape)}"

@@ -28,7 +28,11 @@ def each(name: str, value: Any, dims: int, what: str) -> tuple[int, ...]:
 def batched(name: str, input: Tensor, dims: int, empty: bool = False) -> tuple[Tensor, bool]:
     """The input with a batch dimension, and whether it had none. empty: whether other dimensions may be."""
     if input.ndim not in (dims + 1, dims + 2):
-        raise RuntimeError(
+        looked_up = input.ndim < 2 and name in (
+            "avg_pool2d",
+            "unfold",
+        )  # PyTorch asks for a size before it counts
+        raise (IndexError if looked_up else RuntimeError)(
             f"[{name}] the input must have {dims + 2} dimensions, or {dims + 1} for one sample, came {describe(input)}"
         )
     single = input.ndim == dims + 1

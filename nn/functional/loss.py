@@ -108,7 +108,10 @@ def _cross_entropy_of_probabilities(
             f"[cross_entropy] ignore_index must not be given with probabilities, came {ignore_index}"
         )
     if input.shape != target.shape:
-        raise RuntimeError(
+        kind: type[Exception] = RuntimeError if input.ndim else IndexError
+        if input.ndim > 1 and (target.shape[0] if target.ndim else 0) != input.shape[0]:
+            kind = ValueError
+        raise kind(
             f"[cross_entropy] a target of probabilities must have the input's shape, came target {describe(target)}"
             f" for input {describe(input)}"
         )
@@ -241,7 +244,7 @@ def _scaled(name: str, losses: Tensor, weight: Tensor) -> Tensor:
     scaled = losses * weight
     if scaled.array.dtype != losses.array.dtype and not scaled.is_complex():
         scaled = functions.cast(scaled, losses.array.dtype)
-    if scaled.array.shape != losses.array.shape or scaled.is_complex():
+    if scaled.array.shape != losses.array.shape or scaled.is_complex() > losses.is_complex():
         raise RuntimeError(
             f"[{name}] the weight must be real and fit the input, came {describe(weight)} for {describe(losses)}"
         )
@@ -344,17 +347,18 @@ def gaussian_nll_loss(
     """(log v + (x - t)^2 / v) / 2 with v = max(var, eps); `full` adds log(2 pi) / 2."""
     refuse("gaussian_nll_loss", "biuc", var)
     reduction = reduction_of("gaussian_nll_loss", reduction)
-    if not isinstance(var, Variable):
+    number = not isinstance(var, Variable)
+    if number:
         if var < 0:
             raise ValueError(f"[gaussian_nll_loss] var must be >= 0, came {var}")
         var = input.new_full((), var)
     elif (var.array < 0).any():
         raise ValueError(f"[gaussian_nll_loss] var must be >= 0, came {var.array.min()}")
     shape, sizes = var.array.shape, input.array.shape
-    if shape and shape != sizes:
+    if not number and shape != sizes:
         if shape == sizes[:-1]:
             var = var.unsqueeze(-1)
-        elif shape[:-1] != sizes[:-1] or shape[-1] != 1:
+        elif shape[:-1] != sizes[:-1] or shape[-1:] != (1,):
             raise ValueError(
                 f"[gaussian_nll_loss] var must fit the input, came {describe(var)} for {describe(input)}"
             )

@@ -10,6 +10,7 @@ import numpy as np
 from ...autograd.engine import array_namespace, whole, wrap
 from ...autograd.op import describe, tensor_ops
 from ...tensor import Tensor, functions
+from ...tensor.checks import one_dtype
 from ...tensor.dtypes import BOOL, I64, category
 from ...tensor.ops import attention as _attention
 from ...tensor.ops import dropout as _dropout
@@ -24,11 +25,18 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias, weight of shape (out, in)."""
     try:
         return _linear.linear(input, weight, bias)
-    except AttributeError:
-        if isinstance(input, Tensor) and isinstance(weight, Tensor):
+    except RuntimeError:  # PyTorch also takes a row for the weight, and any bias that can be added
+        row = isinstance(weight, Tensor) and weight.ndim == 1
+        if not row and (not isinstance(bias, Tensor) or bias.ndim == 1 or bias.ndim > input.ndim):
             raise
-        came = " and ".join(type(t).__name__ for t in (input, weight))
-        raise TypeError(f"[linear] input and weight must be Tensors, came {came}") from None
+        one_dtype("linear", input, weight, bias)
+        y = functions.matmul(input, weight if row else weight.t())
+        return y if bias is None else y + bias
+    except AttributeError:
+        if all(isinstance(t, Tensor) for t in (input, weight, bias if bias is not None else weight)):
+            raise
+        came = ", ".join(type(t).__name__ for t in (input, weight, bias))
+        raise TypeError(f"[linear] input, weight and bias must be Tensors, came {came}") from None
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -196,7 +204,7 @@ def _additive(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
 
 
 def normalize(
-    input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
+    input: Tensor, p: Any = 2.0, dim: Any = 1, eps: float = 1e-12, out: Tensor | None = None
 ) -> Tensor:
     """input divided by its p-norm along `dim`, or by eps where that is larger."""
     length = pointwise.clamp(functions.norm(input, p, dim, True), eps, None)

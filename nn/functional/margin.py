@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -155,13 +156,15 @@ def soft_margin_loss(
             f"[soft_margin_loss] the target must broadcast to the input, came {describe(target)} for {describe(input)}"
         )
     reduction = reduction_of("soft_margin_loss", reduction, size_average, reduce)
+    if input.is_complex():
+        return reduced(pointwise.log(1 + pointwise.exp(-(target * input))), reduction)
     losses = functions.cast(-activation.logsigmoid(target * input), input.array.dtype)
     return reduced(losses, reduction)
 
 
 def multilabel_soft_margin_loss(
     input: Tensor,
-    target: Tensor,
+    target: Any,
     weight: Tensor | None = None,
     size_average: Old = None,
     reduce: Old = None,
@@ -192,13 +195,20 @@ def multi_margin_loss(
     reduction = reduction_of("multi_margin_loss", reduction, size_average, reduce)
     if p not in (1, 2):
         raise ValueError(f"[multi_margin_loss] p must be 1 or 2, came {p}")
-    ops.check_target(
-        "multi_margin_loss", input, target.reshape(-1) if input.ndim > 1 else target.reshape(()), weight
-    )
+    if input.ndim > 2 or target.array.shape not in (input.array.shape[:-1], input.ndim < 2 and (1,)):
+        raise RuntimeError(
+            f"[multi_margin_loss] the input must be (N, C) or (C,) and the target (N,) or of one element, came"
+            f" target {describe(target)} for input {describe(input)}"
+        )
+    ops.check_target("multi_margin_loss", input, target if input.ndim > 1 else target.reshape(()), weight)
     x = input if input.ndim > 1 else input.unsqueeze(0)
     index = target.reshape((-1, 1))
     classes = x.shape[1]
-    ops.check_classes("multi_margin_loss", index.array, classes, -1 << 62)
+    if index.array.size and not 0 <= index.array.min() <= index.array.max() < classes:
+        raise RuntimeError(
+            f"[multi_margin_loss] class indices must be in [0, {classes - 1}], came {int(index.array.min())} to"
+            f" {int(index.array.max())}"
+        )
     excess = activation.relu(margin - functions.gather(x, 1, index) + x)
     excess = excess if p == 1 else excess * excess
     if weight is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ def rms_norm(
 
     eps: the resolution of the dtype when None.
     """
+    if not input.ndim:
+        raise ValueError(f"[rms_norm] the input must have at least 1 dimension, came {describe(input)}")
     if eps is None:
         dtype = input.array.dtype
         eps = (
@@ -60,7 +63,8 @@ def _per_channel(p: Tensor, ndim: int) -> Tensor:
 
 def _check_channels(name: str, input: Tensor, **given: Tensor | None) -> None:
     if input.ndim < 2:
-        raise ValueError(f"[{name}] the input must be (N, C, ...), came {describe(input)}")
+        kind = ValueError if name == "instance_norm" else RuntimeError
+        raise kind(f"[{name}] the input must be (N, C, ...), came {describe(input)}")
     dtype = input.array.dtype
     for what, p in given.items():
         if p is not None and p.array.dtype != dtype and (p.array.dtype != F32 or dtype not in low_floats):
@@ -181,6 +185,8 @@ def instance_norm(
         raise ValueError(
             f"[instance_norm] more than one value a channel and sample is needed, came input {describe(input)}"
         )
+    if not n:
+        return _affine(input.clone(), weight, bias)
     flat = input.reshape((1, n * c, *rest))
     mean, variance = _moments(flat.array)
     if running_mean is not None and running_var is not None:
@@ -221,7 +227,9 @@ def local_response_norm(
     if input.ndim < 3:
         raise ValueError(f"[local_response_norm] the input must be (N, C, ...), came {describe(input)}")
     n, c, *rest = input.array.shape
-    squares = (input * input).reshape((n, 1, c, -1))
+    if not isinstance(size, int):
+        raise TypeError(f"[local_response_norm] size must be an int, came {size!r}")
+    squares = (input * input).reshape((n, 1, c, math.prod(rest)))
     squares = pad(squares, (0, 0, size // 2, (size - 1) // 2))
     mean = avg_pool2d(squares, (size, 1), stride=1).reshape((n, c, *rest))
     return input / pointwise.pow(mean * alpha + k, beta)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...autograd.engine import wrap
 from ...autograd.op import describe
-from ...tensor import Tensor
+from ...tensor import Tensor, functions
 from ...tensor.checks import refuse
 from ...tensor.ops import index as _index
 from ...tensor.ops import linear as _linear
@@ -181,12 +181,18 @@ def _targets(name: str, input: Tensor, output_size: Any, dims: int) -> tuple[int
         raise TypeError(f"[{name}] output_size must be an int or {dims} ints or Nones, came None")
     if isinstance(output_size, int) and output_size < 0:
         raise RuntimeError(f"[{name}] output_size must not be negative, came {output_size}")
+    if dims > 1 and not isinstance(output_size, int) and len(output_size) >= input.ndim:
+        raise ValueError(
+            f"[{name}] output_size must be shorter than the input's shape, came {output_size!r} for {describe(input)}"
+        )
+    if isinstance(output_size, str):
+        raise TypeError(f"[{name}] output_size must be an int or {dims} ints or Nones, came {output_size!r}")
     sizes = (
         (output_size,) * dims if isinstance(output_size, int) or output_size is None else tuple(output_size)
     )
     if len(sizes) != dims:
         raise RuntimeError(f"[{name}] output_size must be an int or {dims} ints or Nones, came {output_size}")
-    return tuple(int(n) if want is None else int(want) for n, want in zip(input.array.shape[2:], sizes))
+    return tuple(int(n) if want is None else int(want) for n, want in zip(input.array.shape[-dims:], sizes))
 
 
 def _edges(n: int, out: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,10 +209,12 @@ def along(x: Tensor, dim: int, matrix: np.ndarray) -> Tensor:
 
 
 def _adaptive_avg_pool(dims: int, input: Tensor, output_size: Any) -> Tensor:
-    refuse(f"adaptive_avg_pool{dims}d", "biuc", input)
     name = f"adaptive_avg_pool{dims}d"
+    sizes = _targets(name, input, output_size, dims)
+    if dims == 2 and input.ndim < 3 and output_size in (1, (1, 1), [1, 1]):
+        return input.mean((-2, -1), True)
+    refuse(name, "biuc", input)
     x, single = batched(name, input, dims, True)
-    sizes = _targets(name, x, output_size, dims)
     if set(sizes) == {1}:
         x = x.mean(tuple(range(2, 2 + dims)), True)
     else:
@@ -221,12 +229,16 @@ def _adaptive_avg_pool(dims: int, input: Tensor, output_size: Any) -> Tensor:
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: Any, indices: bool) -> Any:
     """Windows of different lengths are brought to one by repeating their last element, then pooled evenly."""
-    refuse(f"adaptive_max_pool{dims}d", "biuc", input)
     name = f"adaptive_max_pool{dims}d"
+    sizes = _targets(name, input, output_size, dims)
+    refuse(name, "biuc", input)
     x, single = batched(name, input, dims, True)
     places = np.arange(math.prod(x.array.shape[2:])).reshape(1, 1, *x.array.shape[2:])
     lengths = []
-    for d, (n, out) in enumerate(zip(x.array.shape[2:], _targets(name, x, output_size, dims))):
+    if sizes == (0,):  # for longer ones PyTorch refuses 0
+        y = shape.narrow(input, dim=-1, start=0, length=0)
+        return (y, functions.cast(y.detach(), np.int64)) if indices else y
+    for d, (n, out) in enumerate(zip(x.array.shape[2:], sizes)):
         start, end = _edges(n, out)
         longest = int((end - start).max())
         at = np.minimum(start[:, None] + np.arange(longest), end[:, None] - 1).reshape(-1)

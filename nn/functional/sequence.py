@@ -139,6 +139,8 @@ def embedding_bag(
     """Sums, means or maxima of bags of rows of `weight`: bags are the rows of `input`, or start at `offsets`."""
     refuse("embedding_bag", "b", input)
     refuse("embedding_bag", "biuc", weight)
+    if weight.ndim != 2:
+        raise ValueError(f"[embedding_bag] the weight must be a matrix, came {describe(weight)}")
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"[embedding_bag] mode must be 'sum', 'mean' or 'max', came {mode!r}")
     if per_sample_weights is not None and mode != "sum":
@@ -152,6 +154,11 @@ def embedding_bag(
     flat = input.array.reshape(-1)
     xp = array_namespace[type(flat)]
     at, inside = xp.asarray(at), xp.asarray(inside)
+    rows_given = weight.array.shape[0]
+    if flat.size and (flat.min() < 0 or flat.max() >= rows_given):
+        raise RuntimeError(
+            f"[embedding_bag] indices must be in [0, {rows_given - 1}], came {int(flat.min())} to {int(flat.max())}"
+        )
     index = flat[at] if flat.size else xp.zeros(at.shape, np.int64)
     if padding_idx is not None:
         padding_idx %= weight.array.shape[0]

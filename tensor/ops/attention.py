@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -41,9 +42,9 @@ def _attention(xp: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal:
     scores = xp.matmul(q * q.dtype.type(scale), k.swapaxes(-1, -2))
     if mask is not None:
         scores += mask
-    rows = scores.reshape(-1, keys)
+    rows = scores.reshape(math.prod(scores.shape[:-1]), keys)
     total = xp.empty((rows.shape[0], 1), q.dtype)
-    batches = scores.reshape(-1, queries, keys)
+    batches = scores.reshape(math.prod(scores.shape[:-2]), queries, keys)
     block = causal_mask(xp, queries, keys, q.dtype) if causal else None
     for part in blocks(batches.shape[0], queries * keys):
         if block is not None:

@@ -357,7 +357,7 @@ def _unfold(xp: Any, x: Any, *, kernel: Ints, stride: Ints, padding: Pairs, dila
     out = tuple(out_size(*size) for size in zip(x.shape[2:], kernel, stride, padding, dilation))
     x = pad.forward(xp, x, widths=((0, 0), (0, 0), *padding), value=0.0)
     patches = windows(xp, x, kernel, stride, dilation, out)
-    return xp.ascontiguousarray(patches).reshape(x.shape[0], -1, math.prod(out))
+    return xp.ascontiguousarray(patches).reshape(x.shape[0], x.shape[1] * math.prod(kernel), math.prod(out))
 
 
 def _fold(xp: Any, x: Any, *, size: Ints, kernel: Ints, stride: Ints, padding: Pairs, dilation: Ints) -> Any:

@@ -43,14 +43,18 @@ def _nan_to_num(xp: Any, x: Array, *, nan: float, posinf: float | None, neginf: 
     return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
 
 
+def _nan_to_num_prepare(x: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Any:
+    for value in (nan, posinf, neginf):
+        if isinstance(value, str):
+            raise TypeError(f"[nan_to_num] the replacements must be numbers, came {value!r}")
+    return (x,), {"nan": 0.0 if nan is None else nan, "posinf": posinf, "neginf": neginf}
+
+
 nan_to_num = Op(
     "nan_to_num",
     _nan_to_num,
     [lambda ops, g, x: ops.where((x == x) & (x - x == 0), g, _zero(g))],
-    prepare=lambda x, nan=None, posinf=None, neginf=None: (
-        (x,),
-        {"nan": 0.0 if nan is None else nan, "posinf": posinf, "neginf": neginf},
-    ),
+    prepare=_nan_to_num_prepare,
 )
 
 # ---- of two
@@ -100,9 +104,19 @@ heaviside = binary("heaviside", lambda xp, a, b: xp.heaviside(a, b).astype(a.dty
 nextafter = binary("nextafter", lambda xp, a, b: xp.nextafter(a, b))
 gcd = binary("gcd", lambda xp, a, b: xp.gcd(a, b), hint="must be integer tensors")
 lcm = binary("lcm", lambda xp, a, b: xp.lcm(a, b), hint="must be integer tensors")
+
+
+def log_add(xp: Any, a: Any, b: Any) -> Any:
+    """log(exp(a) + exp(b)), of complex numbers too."""
+    if a.dtype.kind != "c" and b.dtype.kind != "c":
+        return xp.logaddexp(a, b)
+    first = a.real >= b.real
+    return xp.where(first, a, b) + xp.log1p(xp.exp(xp.where(first, b - a, a - b)))
+
+
 logaddexp = binary(
     "logaddexp",
-    lambda xp, a, b: xp.logaddexp(a, b),
+    log_add,
     lambda ops, g, a, b: g * ops.sigmoid(a - b),
     lambda ops, g, a, b: g * ops.sigmoid(b - a),
 )

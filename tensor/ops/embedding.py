@@ -30,7 +30,7 @@ def _embedding(xp: Any, index: Any, weight: Any, *, padding_idx: int | None) -> 
         least, most = flat.min(), flat.max()
         if least < 0 or most >= rows:
             bad = least if least < 0 else most
-            raise IndexError(
+            raise (IndexError if rows else RuntimeError)(
                 f"[embedding] indices must be in [0, {rows - 1}] for a weight of {rows} rows, came {int(bad)}"
             )
     return weight.take(flat, axis=0).reshape(*index.shape, weight.shape[1])

@@ -181,11 +181,11 @@ def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
     i = _index_of("gather", index)
     a = x.array if isinstance(x, Variable) else x
     d = axis_of("gather", dim, a.ndim)
-    if i.ndim != a.ndim and ((a.ndim and i.ndim) or max(a.ndim, i.ndim) > 1):
+    if i.size and i.ndim != a.ndim and ((a.ndim and i.ndim) or max(a.ndim, i.ndim) > 1):
         raise RuntimeError(
             f"[gather] input and index must have equally many dimensions, came {a.ndim} and {i.ndim}"
         )
-    for k in range(a.ndim):
+    for k in range(a.ndim if i.size else 0):
         if k != d and i.ndim and i.shape[k] > a.shape[k]:
             raise RuntimeError(
                 f"[gather] the index must not be larger than the input outside of dimension {d}, came"
@@ -232,7 +232,7 @@ def places(shape: tuple[int, ...], index: Any, dim: int) -> Any:
 
 def take_along(xp: Any, x: Any, index: Any, dim: int) -> Any:
     """The elements at positions along `dim`; the index may be smaller than x in the other dimensions."""
-    if not x.ndim or not index.ndim:
+    if not x.ndim or not index.size or not index.ndim:
         return x.reshape(-1)[index.reshape(-1)].reshape(index.shape)
     if xp is np and x.flags.c_contiguous:
         return x.reshape(-1).take(places(x.shape, index, dim))
@@ -245,7 +245,7 @@ def _gather(xp: Any, x: Any, *, dim: int, index: Any) -> Any:
 
 def _scatter_into_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
     out = xp.zeros(shape, x.dtype)
-    if not out.ndim or not index.ndim:
+    if not out.ndim or not index.size or not index.ndim:
         xp.add.at(out.reshape(-1), index.reshape(-1), x.reshape(-1))
     elif xp is np:
         np.add.at(out.reshape(-1), places(shape, index, dim).reshape(-1), x.reshape(-1))
@@ -280,7 +280,12 @@ def _index_select_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
     if i.ndim > 1:
         raise IndexError(f"[index_select] the index must have one dimension, came shape {list(i.shape)}")
     d = axis_of("index_select", dim, x.ndim)
-    _inside("index_select", i, x.shape[d] if x.ndim else 1)
+    n = x.shape[d] if x.ndim else 1
+    if i.size and ((not n and x.ndim > 1) or (not x.ndim and i.size > 1)):
+        raise RuntimeError(
+            f"[index_select] dimension {d} must hold the positions, came {list(x.shape)} and {i.size} of them"
+        )
+    _inside("index_select", i, n)
     return (x,), {"dim": d, "index": i.reshape(-1)}
 
 

@@ -40,12 +40,11 @@ def check_target(name: str, x: Any, target: Any, weight: Any) -> None:
         raise RuntimeError(f"[{name}] class indices must be integers, came {describe(target)}: use .long()")
     expected: tuple[int, ...] = x.array.shape[:1] + x.array.shape[2:] if x.ndim > 1 else ()
     if target.array.shape != expected:
-        kind = (
-            ValueError
-            if x.ndim > 1 and target.ndim and target.array.shape[0] != expected[0]
-            else RuntimeError
-        )
-        raise kind(
+        batch = target.array.shape[0] if target.ndim else 0
+        if name == "cross_entropy" and target.array.shape == x.array.shape:
+            raise RuntimeError(f"[{name}] probabilities must be floating, came target {describe(target)}")
+        batch_differs = batch != expected[0] if x.ndim > 1 else target.ndim == 1
+        raise (ValueError if batch_differs else RuntimeError)(
             f"[{name}] the target must have the input's shape without the class dimension, {list(expected)}, came"
             f" target {describe(target)} for input {describe(x)}"
         )

@@ -182,7 +182,10 @@ def _avg_pool(
             y = x[at].copy()
         else:
             y += x[at]
-    y /= divisor or xp.asarray(_counts(size, kernel, stride, padding, extra, include), x.dtype)
+    count = divisor or xp.asarray(_counts(size, kernel, stride, padding, extra, include), x.dtype)
+    if y.dtype.kind in "iu":
+        return (y / count).astype(y.dtype)  # towards 0
+    y /= count
     return y
 
 

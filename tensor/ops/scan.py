@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ...autograd.op import Op
 from .declare import axis_of
+from .elementwise import log_add
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 Array = Any
@@ -165,7 +167,9 @@ def running(xp: Any, pairwise: Any, x: Array, axis: int) -> Array:
 
 
 def _logcumsumexp(xp: Any, x: Array, *, dim: int) -> Array:
-    return running(xp, xp.logaddexp, x, dim) if x.ndim else x.copy()
+    if not x.ndim:
+        return x.copy()
+    return running(xp, xp.logaddexp if x.dtype.kind != "c" else partial(log_add, xp), x, dim)
 
 
 def _logcumsumexp_rule(ops: Any, g: Any, x: Any, y: Any, dim: int) -> Any:

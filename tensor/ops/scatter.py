@@ -54,8 +54,8 @@ def _scatter_prepare(name: str, x: Any, src: Any, dim: int, index: Any) -> tuple
             raise RuntimeError(
                 f"[{name}] input and src must have one dtype, came {describe(x)} and {describe(src)}"
             )
-        if i.size and max(src.ndim, 1) != max(i.ndim, 1):
-            raise RuntimeError(
+        if i.size and (max(src.ndim, 1) != max(i.ndim, 1) or (i.ndim > 1 and not src.ndim)):
+            raise (IndexError if 0 < src.ndim <= d and 0 not in src.shape else RuntimeError)(
                 f"[{name}] index and src must have equally many dimensions, came {i.ndim} and {src.ndim}"
             )
     for k in range(i.ndim if i.size else 0):

@@ -80,6 +80,8 @@ view = viewing(
 
 def _permute_prepare(x: Any, *, dims: Any) -> Prepared:
     axes = tuple(dims)
+    if not all(isinstance(d, int | np.integer) for d in axes):
+        raise TypeError(f"[permute] dims must be ints, came {list(dims)}")
     if len(axes) != x.ndim:
         raise RuntimeError(
             f"[permute] every dimension of {list(x.shape)} must be named once, came {list(dims)}"
@@ -245,7 +247,7 @@ def _narrow_prepare(x: Any, *, dim: int, start: int, length: int) -> Prepared:
     if start < 0:
         start += n
     if not (0 <= start <= n and length >= 0 and start + length <= n):
-        raise RuntimeError(
+        raise (RuntimeError if 0 <= start <= n else IndexError)(
             f"[narrow] start and length must lie in [0, {n}], came start={start}, length={length}"
         )
     return (x,), {"dim": d, "start": int(start), "length": int(length)}

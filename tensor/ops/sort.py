@@ -142,7 +142,9 @@ def _kth_prepare(x: Any, *, k: int, dim: int = -1) -> Prepared:
     d = axis_of("kthvalue", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
-        raise RuntimeError(f"[kthvalue] k must be in [1, {n}] for dimension {d}, came {k}")
+        raise (RuntimeError if n else IndexError)(
+            f"[kthvalue] k must be in [1, {n}] for dimension {d}, came {k}"
+        )
     return (x,), {"k": k, "dim": d}
 
 
