@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ..tensor.backend.cpu.loops import layer_norm, layer_norm_backward  # noqa: F401  (kernels by name)
+from ..tensor.backend.cpu.loops import (  # noqa: F401  (kernels by name)
+    _exp,
+    attention_slopes,
+    attention_weights,
+    layer_norm,
+    layer_norm_backward,
+)
 
 FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
 kernel = njit(cache=True, fastmath=FAST, error_model="numpy")
 inner = njit(inline="always", fastmath=FAST, error_model="numpy")
 F = np.float32
-LOG2E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
-E0, E1, E2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
-E3, E4, E5 = F(4.1665795894e-2), F(1.6666665459e-1), F(5.0000001201e-1)
 ONE, TWO, HALF, ZERO = F(1), F(2), F(0.5), F(0)
 DENSITY = F(1 / math.sqrt(2 * math.pi))
 # the normal distribution's logit over x, as a polynomial in x^2: see tensor/ops/pointwise.py, erf
@@ -32,25 +35,6 @@ _LOGIT: tuple[float, ...] = (
 )
 _LOGIT += (-0.000614626096000715, -0.0001954326397664376, 0.10276989707810846, 1.1283792461177768)
 L0, L1, L2, L3, L4, L5, L6, L7 = (F(c * 0.5 ** (7 - i) * math.sqrt(0.5)) for i, c in enumerate(_LOGIT))
-
-
-@inner
-def _exp(x: Any) -> Any:
-    """Cephes' expf."""
-    z = min(max(x, F(-104)), F(89))
-    n = np.floor(z * LOG2E + HALF)
-    r = z - n * LN2_HIGH - n * LN2_LOW
-    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
-    p = p * r * r + r + ONE
-    whole = np.int32(n)
-    part = whole >> np.int32(1)  # 2^n in two steps, as n may lie outside of the exponents that there are
-    y = p * _power(part) * _power(whole - part)
-    return y if x == x else x
-
-
-@inner
-def _power(n: Any) -> Any:
-    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @inner
@@ -196,35 +180,3 @@ def add_rows(out: Any, index: Any, g: Any) -> None:
         row = index[i]
         for k in range(g.shape[1]):
             out[row, k] += g[i, k]
-
-
-@kernel
-def attention_weights(scores: Any, factor: Any, causal: Any, total: Any) -> None:
-    """Exponentials of factor * scores, less the row's largest, in place; 0 where query i may not see key k > i."""
-    batches, queries, keys = scores.shape
-    for b in range(batches):
-        for i in range(queries):
-            seen = min(keys, i + 1) if causal else keys
-            row = scores[b, i]
-            top = row[0]
-            for k in range(seen):
-                top = row[k] if row[k] > top else top
-            s = ZERO
-            for k in range(seen):
-                v = _exp((row[k] - top) * factor)
-                row[k] = v
-                s += v
-            for k in range(seen, keys):
-                row[k] = ZERO
-            total[b * queries + i] = s
-
-
-@kernel
-def attention_slopes(ds: Any, e: Any, g: Any, y: Any, factor: Any) -> None:
-    """ds = factor * e * (ds - g . y of the row), in place; all (rows, width)."""
-    for i in range(ds.shape[0]):
-        inner = ZERO
-        for k in range(g.shape[1]):
-            inner += g[i, k] * y[i, k]
-        for k in range(ds.shape[1]):
-            ds[i, k] = (ds[i, k] - inner) * e[i, k] * factor

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...autograd.engine import Variable, array_namespace, wrap
 from ...autograd.op import Op, describe
+from .faster import faster
 from .linear import same_dtype
 from .rows import blocks, row_max, row_sum
 from .shape import sum_to_shape
@@ -38,6 +39,9 @@ def _attention(xp: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, *, causal:
 
     keep: what dropout multiplies the probabilities with.
     """
+    made = faster("attention", xp, q, k, v, causal=causal, scale=scale) if mask is keep is None else None
+    if made is not None:
+        return made
     queries, keys = q.shape[-2], k.shape[-2]
     scores = xp.matmul(q * q.dtype.type(scale), k.swapaxes(-1, -2))
     if mask is not None:
@@ -86,22 +90,21 @@ def _backward(
     dv = xp.matmul((e if keep is None else e * keep).swapaxes(-1, -2), g) if needs[2] else None
     if not (needs[0] or needs[1] or needs[3]):
         return [None, None, dv, None, None]
-    inner = (g.reshape(-1, g.shape[-1]) * y.reshape(-1, g.shape[-1])) @ xp.ones((g.shape[-1], 1), g.dtype)
     ds = xp.matmul(g, v.swapaxes(-1, -2))
-    if keep is not None:
-        ds *= keep
-    flat, flat_e = ds.reshape(-1, ds.shape[-1]), e.reshape(-1, ds.shape[-1])
-    for part in blocks(*flat.shape):
-        flat[part] -= inner[part]
-        flat[part] *= flat_e[part]
-    dmask = sum_to_shape.forward(xp, ds, shape=mask.shape) if needs[3] else None
-    dq = dk = None
-    if needs[0]:
-        dq = xp.matmul(ds, k)
-        dq *= q.dtype.type(scale)
-    if needs[1]:
-        dk = xp.matmul(ds.swapaxes(-1, -2), q)
-        dk *= q.dtype.type(scale)
+    dmask = None
+    if keep is not None or needs[3] or faster("attention_slopes", xp, ds, e, g, y, scale) is None:
+        inner = (g.reshape(-1, g.shape[-1]) * y.reshape(-1, g.shape[-1])) @ xp.ones((g.shape[-1], 1), g.dtype)
+        if keep is not None:
+            ds *= keep
+        flat, flat_e = ds.reshape(-1, ds.shape[-1]), e.reshape(-1, ds.shape[-1])
+        for part in blocks(*flat.shape):
+            flat[part] -= inner[part]
+            flat[part] *= flat_e[part]
+        if needs[3]:
+            dmask = sum_to_shape.forward(xp, ds, shape=mask.shape)
+        ds *= q.dtype.type(scale)
+    dq = xp.matmul(ds, k) if needs[0] else None
+    dk = xp.matmul(ds.swapaxes(-1, -2), q) if needs[1] else None
     return [dq, dk, dv, dmask, None]
 
 

@@ -127,6 +127,28 @@ def layer_norm_backward(g: Any, weight: Any, normal: Any, scale: Any) -> Any:
     return dx, dw, db
 
 
+def attention(q: Any, k: Any, v: Any, *, causal: bool, scale: float) -> Any:
+    """(y, exponentials, their sums) without a mask: one pass over the scores between the two products."""
+    shape = (*q.shape[:-1], k.shape[-2])
+    if q.dtype != F32 or scale <= 0 or math.prod(shape) < LARGE or (found := loops()) is None:
+        return None
+    scores, total = np.matmul(q, k.swapaxes(-1, -2)), np.empty((*q.shape[:-1], 1), F32)
+    found.attention_weights(scores.reshape(-1, *shape[-2:]), np.float32(scale), causal, total.reshape(-1))
+    y = np.matmul(scores, v)
+    y /= total
+    return y, scores, total
+
+
+def attention_slopes(ds: Any, e: Any, g: Any, y: Any, scale: float) -> Any:
+    """The gradient of q k^T, made of that of the probabilities in place."""
+    if ds.dtype != F32 or ds.size < LARGE or (found := loops()) is None:
+        return None
+    found.attention_slopes(
+        *(np.ascontiguousarray(x).reshape(-1, x.shape[-1]) for x in (ds, e, g, y)), np.float32(scale)
+    )
+    return ds
+
+
 BODIES: dict[str, Callable[..., Any]] = {
     "shuffle": shuffle,
     "argcummax": _running("argcummax"),
@@ -136,5 +158,7 @@ BODIES: dict[str, Callable[..., Any]] = {
     "gamma_loop": gamma_loop,
     "poisson_loop": poisson_loop,
     "layer_norm": layer_norm,
+    "attention": attention,
+    "attention_slopes": attention_slopes,
     "layer_norm_backward": layer_norm_backward,
 }

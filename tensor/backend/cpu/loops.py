@@ -13,10 +13,33 @@ from numba import njit
 
 F = np.float32
 ONE, HALF, ZERO = F(1), F(0.5), F(0)
+LOG2E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
+E0, E1, E2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
+E3, E4, E5 = F(4.1665795894e-2), F(1.6666665459e-1), F(5.0000001201e-1)
 FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
 
 exact = njit(cache=True, nogil=True, error_model="numpy")
 rounded = njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+inner = njit(inline="always", fastmath=FAST, error_model="numpy")
+
+
+@inner
+def _exp(x: Any) -> Any:
+    """Cephes' expf."""
+    z = min(max(x, F(-104)), F(89))
+    n = np.floor(z * LOG2E + HALF)
+    r = z - n * LN2_HIGH - n * LN2_LOW
+    p = ((((E0 * r + E1) * r + E2) * r + E3) * r + E4) * r + E5
+    p = p * r * r + r + ONE
+    whole = np.int32(n)
+    part = whole >> np.int32(1)  # 2^n in two steps, as n may lie outside of the exponents that there are
+    y = p * _power(part) * _power(whole - part)
+    return y if x == x else x
+
+
+@inner
+def _power(n: Any) -> Any:
+    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
 @exact
@@ -280,3 +303,35 @@ def lstm_cell_backward(
             dgates[r, 2 * size + k] = s * i * (ONE - z * z)
             dgates[r, 3 * size + k] = d * t * o * (ONE - o)
             dc[r, k] = s * f
+
+
+@rounded
+def attention_weights(scores: Any, factor: Any, causal: Any, total: Any) -> None:
+    """Exponentials of factor * scores, less the row's largest, in place; 0 where query i may not see key k > i."""
+    batches, queries, keys = scores.shape
+    for b in range(batches):
+        for i in range(queries):
+            seen = min(keys, i + 1) if causal else keys
+            row = scores[b, i]
+            top = row[0]
+            for k in range(seen):
+                top = row[k] if row[k] > top else top
+            s = ZERO
+            for k in range(seen):
+                v = _exp((row[k] - top) * factor)
+                row[k] = v
+                s += v
+            for k in range(seen, keys):
+                row[k] = ZERO
+            total[b * queries + i] = s
+
+
+@rounded
+def attention_slopes(ds: Any, e: Any, g: Any, y: Any, factor: Any) -> None:
+    """ds = factor * e * (ds - g . y of the row), in place; all (rows, width)."""
+    for i in range(ds.shape[0]):
+        inner = ZERO
+        for k in range(g.shape[1]):
+            inner += g[i, k] * y[i, k]
+        for k in range(ds.shape[1]):
+            ds[i, k] = (ds[i, k] - inner) * e[i, k] * factor
