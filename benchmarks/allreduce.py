@@ -5,6 +5,9 @@
 All jobs stand ready at once and are timed in turn, so that all meet the same machine; who is not asked sleeps on a
 socket. A time is the median call of the slowest rank, and then the median of the rounds. Bus bandwidth is
 2 (N-1)/N x bytes / time: what a ring must move through each rank, which makes world sizes comparable.
+
+The bound is that traffic at copy bandwidth: all ranks at once copy 2 (N-1)/N x bytes within their own memory. Who adds
+up without a copy between can pass it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ COLUMNS = {
     "mpi": "ringgrad mpi",
     "library": "MPI library",
     "gloo": "gloo (torch)",
+    "bound": "copy bound",
 }
 SIZES = [4 << 10, 64 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 128 << 20]
 QUICK = [4 << 10, 1 << 20, 16 << 20]
@@ -49,6 +53,10 @@ def _ringgrad(transport: Any) -> tuple[Callable[[str, int], np.ndarray], Setup]:
         return group.empty(count) if kind == "shm" else np.empty(count, np.float32)
 
     def setup(kind: str, array: np.ndarray) -> Callable[[], object]:
+        if kind == "bound":
+            moved = 2 * (group.size - 1) * array.size // group.size
+            source, target = np.ones(moved, np.float32), np.ones(moved, np.float32)
+            return lambda: np.copyto(target, source)
         if kind != "library":
             return lambda: group.all_reduce(array)
         from mpi4py import MPI
@@ -94,7 +102,7 @@ def measure(buffer: Any, setup: Setup, kind: str, count: int, calls: int, world:
     call = setup(kind, array)
     array[...] = 1
     call()
-    assert (array == world).all(), f"{kind} summed {world} ones to {array}"
+    assert kind == "bound" or (array == world).all(), f"{kind} summed {world} ones to {array}"
     array[...] = 0  # stays 0: no overflow, no denormals
     for _ in range(2):
         call()
@@ -124,7 +132,7 @@ def available() -> dict[str, str]:
         columns |= {"mpi": "mpi", "library": "mpi"}
     if importlib.util.find_spec("torch"):
         columns["gloo"] = "gloo"
-    return columns
+    return columns | {"bound": "shm"}
 
 
 def run(world: int, sizes: list[int], rounds: int) -> list[dict[str, Any]]:
@@ -149,6 +157,7 @@ def row(size: int, world: int, seconds: dict[str, float]) -> dict[str, Any]:
         "bytes": size,
         "us": {c: round(s * 1e6, 2) for c, s in seconds.items()},
         "bus_GB_per_s": {c: round(bus / s / 1e9, 3) for c, s in seconds.items()},
+        "of_bound": {c: round(seconds["bound"] / seconds[c], 2) for c in seconds if c != "bound"},
         "shm_over": {c: round(seconds[c] / seconds["shm"], 2) for c in ("library", "gloo") if c in seconds},
     }
 
@@ -162,12 +171,14 @@ def show(rows: list[dict[str, Any]], world: int) -> None:
     names = list(rows[0]["us"])
     for name in names:
         table.add_column(COLUMNS[name], justify="right")
+    table.add_column("shm: of bound", justify="right")
     for peer in rows[0]["shm_over"]:
         table.add_column(f"shm / {COLUMNS[peer]}", justify="right")
     for r in rows:
         size = f"{r['bytes'] >> 10} KiB" if r["bytes"] < 1 << 20 else f"{r['bytes'] >> 20} MiB"
         cells = [f"{r['us'][n]:,.0f} us\n{r['bus_GB_per_s'][n]:.2f} GB/s" for n in names]
-        table.add_row(size, *cells, *[f"{ratio:.2f}x" for ratio in r["shm_over"].values()])
+        of_bound = f"{r['of_bound']['shm']:.0%}"
+        table.add_row(size, *cells, of_bound, *[f"{ratio:.2f}x" for ratio in r["shm_over"].values()])
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

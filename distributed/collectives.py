@@ -10,7 +10,7 @@ import numpy as np
 
 from . import plan
 from .call import Call
-from .reduction import Combine, accumulator, combiner, finish, reduce_rows
+from .reduction import Combine, accumulator, combiner, finish, reduce_everywhere, reduce_rows
 from .transport import Channel, Incoming, Outgoing, Pace
 from .tuner import ONE_HOST, Costs, measure
 
@@ -24,6 +24,9 @@ PLANS = {
     "ring": (plan.ring_reduce_scatter, plan.ring_all_gather),
 }
 KINDS = ("one_round", *PLANS)
+LENT_BYTES = (
+    256 * 1024
+)  # below, asking whether all arrays can be reached costs more than it saves where they cannot
 
 
 def forced_plan() -> str | None:
@@ -57,6 +60,12 @@ class Runner:
             return
         scatter, gather = PLANS[kind]
         part: plan.ReduceScatter = self._plan(scatter, flat.size)
+        if kind == "direct" and self.channel.lends and flat.nbytes >= LENT_BYTES:
+            share = lambda rows: reduce_everywhere(
+                [row[part.start : part.stop] for row in rows], self.rank, op
+            )
+            if (yield from self.channel.together(call, flat, share, pace)):
+                return
         yield from self._reduce_part(call, flat, flat[part.start : part.stop], part, op, pace)
         yield from self._run(self._plan(gather, flat.size), call, flat, flat, pace)
 

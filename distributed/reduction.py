@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+CACHE_BYTES = 512 * 1024  # of all rows of a reduction together: no more than a core's own cache holds
 Combine = Callable[[np.ndarray, np.ndarray], object]  # combine(total, part) works in place on total
 
 
@@ -82,3 +83,21 @@ def reduce_rows(rows: Sequence[np.ndarray], op: str, out: np.ndarray) -> None:
     finish(op, total, len(rows))
     if total is not out:
         out[...] = total
+
+
+def reduce_everywhere(rows: Sequence[np.ndarray], own: int, op: str) -> None:
+    """Every row = reduction of all, `own` first and then the others in their order.
+
+    In pieces that stay in the cache, so that memory is read once and written once.
+    """
+    rows = [rows[own], *rows[:own], *rows[own + 1 :]]
+    combine, dtype = combiner(op, rows[0].dtype), accumulator(op, rows[0].dtype)
+    n = max(CACHE_BYTES // len(rows) // rows[0].itemsize, 1024)
+    for at in range(0, rows[0].size, n):
+        first, *others = [row[at : at + n] for row in rows]
+        total = first if dtype == first.dtype else first.astype(dtype)
+        for part in others:
+            combine(total, part)
+        finish(op, total, len(rows))
+        for part in others if total is first else (first, *others):
+            part[...] = total

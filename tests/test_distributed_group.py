@@ -76,6 +76,32 @@ def large_arrays_come_whole(group: Group) -> None:
 
 
 @case
+def arrays_that_peers_reach_and_others_give_the_same_bits(group: Group) -> None:
+    count = 300_001
+    rng = np.random.default_rng(group.rank)
+    for dtype, op in (
+        (np.float32, "sum"),
+        (np.float16, "avg"),
+        (ml_dtypes.bfloat16, "sum"),
+        (np.float64, "max"),
+    ):
+        start = rng.normal(size=count).astype(dtype)
+        plain = start.copy()
+        group.all_reduce(plain, op)
+        for reached in (range(group.size), [0], []):  # whose array is in shared memory
+            memory = (
+                group.empty(count + 1, np.dtype(dtype))
+                if group.rank in reached
+                else np.empty(count + 1, dtype)
+            )
+            array = memory[1:]
+            array[...] = start
+            memory[0] = 9
+            group.all_reduce(array, op)
+            assert array.tobytes() == plain.tobytes() and memory[0] == 9, (dtype, op, reached)
+
+
+@case
 def all_reduce_of_every_dtype_and_op(group: Group) -> None:
     ufuncs = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}
     bits = {"band": np.bitwise_and, "bor": np.bitwise_or, "bxor": np.bitwise_xor}

@@ -7,7 +7,7 @@ A Transport joins the ranks of a job; a Channel is one ordered conversation amon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,7 @@ class Channel:
     members: Sequence[int]
     rank: int  # this process's place in members
     one_host = False  # whether these members, of a transport over several hosts, are on one
+    lends = False  # whether it has `together`
 
     def exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
@@ -72,6 +73,16 @@ class Channel:
         A generator: it ends when every target is filled and every source may be overwritten, and yields where
         it would have to sleep and `pace.wait` is not set. Raises CollectiveMismatch, PeerFailure or
         CollectiveTimeout, and tells the other ranks of a mismatch.
+        """
+        raise NotImplementedError
+
+    def together(
+        self, call: Call, flat: np.ndarray, use: Callable[[list[np.ndarray]], None], pace: Pace
+    ) -> Generator[None, None, bool]:
+        """Call `use` with the arrays of all members, by place, when all are here; each may write to all of them.
+
+        Returns True when all have done so. Where an array lies outside shared memory, False on all members, and
+        nobody's `use` was called. Yields and raises as `exchange`.
         """
         raise NotImplementedError
 

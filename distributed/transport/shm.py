@@ -1,10 +1,10 @@
 """All ranks on one host: they read each other's memory, and sleep on futexes in it.
 
-Each rank writes only to its own memory (and rings the doorbell of others), so every word has one writer. A
-message is an entry in the sender's ring for that peer: where the bytes lie, how many, and the call's header.
-Arrays from `empty` lie in shared memory, and the receiver adds straight out of them; others go through slots
-in chunks. A watcher thread reads the sockets: it learns of new memory, of goodbyes and of failures, and shows
-that this process lives.
+Each rank writes only to its own memory (and rings the doorbell of others, and puts results into arrays that were
+lent to it), so every word has one writer. A message is an entry in the sender's ring for that peer: where the bytes
+lie, how many, and the call's header. Arrays from `empty` lie in shared memory, and the receiver adds straight out of
+them; others go through slots in chunks. A watcher thread reads the sockets: it learns of new memory, of goodbyes and
+of failures, and shows that this process lives.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import ABORT_BYTES, Channel, Transport, peer_failure
 from .futex import Doorbell
 from .mesh import connect
 from .segment import Segment, attach, create
-from .shm_channel import ShmChannel, channel_bytes, channel_segment
+from .shm_channel import ShmChannel, channel_bytes, channel_segment, is_channel
 
 HEARTBEAT = 1.0  # s between signs of life
 SILENCE = 10.0  # s without one, after which a process counts as stopped
@@ -257,7 +257,7 @@ class ShmTransport(Transport):
         kind, body, fd = self.peers[rank].receive(wait)
         if kind == b"S" and fd is not None:
             number, size = _SEGMENT.unpack(body)
-            segment = attach(fd, size, writable=number == 0)
+            segment = attach(fd, size, writable=not is_channel(number))
             self._remote[rank][number] = segment
             if number == 0:
                 self._bells[rank] = Doorbell(segment.memory[: Doorbell.BYTES])

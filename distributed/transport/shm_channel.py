@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +13,14 @@ from ..call import HEADER_BYTES, Call
 from ..errors import CollectiveMismatch, DistributedError
 from . import Channel, Incoming, Outgoing, Pace
 from .segment import Segment
+from .shm_loan import DEPTH, Borrow, Lend, Return
 
 if TYPE_CHECKING:
     from .shm import ShmTransport
 
-DEPTH = 4  # messages or chunks of one, under way between two ranks
 ZERO_COPY_BYTES = 64 * 1024  # below, copying into a slot is quicker than waiting until the peer has read
 SPIN = 50e-6  # s of polling before sleeping: about what a sleep and a wake-up cost
 NAP = 0.5  # s of sleep between looks at the peers' health
-CACHE_BYTES = 256 * 1024  # several peers' parts are added up in pieces that stay in the cache
 
 _ENTRY = struct.Struct("<QQQQ")  # segment id, offset, bytes in this chunk, bytes of the whole message
 _ENTRY_BYTES = _ENTRY.size + HEADER_BYTES
@@ -33,6 +32,11 @@ _CHANNEL = 1 << 63
 def channel_segment(number: int) -> int:
     """The id of a channel's memory, apart from those of arrays."""
     return _CHANNEL | number
+
+
+def is_channel(segment: int) -> bool:
+    """Whether this memory holds a channel's rings, which only their owner writes."""
+    return bool(segment & _CHANNEL)
 
 
 def _slot_bytes(members: int) -> int:
@@ -102,6 +106,16 @@ class _In:
         at, memory = self.base + _ENTRIES + self.taken % DEPTH * _ENTRY_BYTES, self.theirs.memory
         return *_ENTRY.unpack_from(memory, at), memory[at + _ENTRY.size : at + _ENTRY_BYTES]
 
+    def checked(self, call: Call, size: int) -> tuple[int, int]:
+        """Where the next message lies: (segment id, offset). Raises CollectiveMismatch unless it is `call`'s, and of
+        `size` bytes.
+        """
+        number, offset, _, total, header = self.entry()
+        rank = self.channel.transport.rank
+        call.check(rank, self.member, bytes(header))
+        call.check_size(rank, self.member, size, total)
+        return number, offset
+
     def take(self) -> None:
         self.taken += 1
         self.taken_word[0] = self.taken
@@ -158,10 +172,10 @@ class _Pull:
         """Take what has come; whether anything moved."""
         ring, moved = self.ring, False
         while self.done < self.total and ring.ready():
-            number, offset, size, total, header = ring.entry()
+            number, offset, size, total, _ = ring.entry()
             transport = ring.channel.transport
             if self.done < 0:
-                self._check(total, header)
+                ring.checked(self.call, self.total)
                 self.done = 0
             segment = transport.remote(ring.member, number)
             if segment is None:
@@ -183,11 +197,6 @@ class _Pull:
     def finished(self) -> bool:
         return self.done >= self.total
 
-    def _check(self, total: int, header: memoryview) -> None:
-        transport = self.ring.channel.transport
-        self.call.check(transport.rank, self.ring.member, bytes(header))
-        self.call.check_size(transport.rank, self.ring.member, self.total, total)
-
     def _store(self, part: np.ndarray) -> None:
         start = self.done // self.recv.dtype.itemsize
         target = self.recv.target[start : start + part.size]
@@ -198,7 +207,7 @@ class _Pull:
 
 
 class ShmChannel(Channel):
-    one_host = True
+    one_host = lends = True
 
     def __init__(
         self, transport: ShmTransport, number: int, members: Sequence[int], segment: Segment
@@ -213,12 +222,27 @@ class ShmChannel(Channel):
     def exchange(
         self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
     ) -> Iterator[None]:
-        try:
-            yield from self._exchange(call, sends, recvs, pace)
-        except CollectiveMismatch as error:
-            if error is not self.transport.failure:
-                self.transport.abort(str(error), mismatch=True)
-            raise
+        pushes = [_Push(self._outs[s.peer], s.source, call) for s in sends]
+        pulls = [_Pull(self._ins[r.peer], r, call) for r in recvs]
+        return self._drive(call, pushes, pulls, pace)
+
+    def together(
+        self, call: Call, flat: np.ndarray, use: Callable[[list[np.ndarray]], None], pace: Pace
+    ) -> Generator[None, None, bool]:
+        place = self.transport.locate(flat)
+        lent = [Lend(out, flat, place, call) for out in self._outs.values()]
+        borrowed = {peer: Borrow(ring, flat, call) for peer, ring in self._ins.items()}
+        yield from self._drive(call, lent, list(borrowed.values()), pace)
+        rows = [flat if p == self.rank else borrowed[p].row for p in range(len(self.members))]
+        shared = [row for row in rows if row is not None]
+        reached = place is not None and len(shared) == len(rows)
+        if reached:
+            use(shared)
+        for loan in borrowed.values():
+            loan.give_back()
+        if reached:
+            yield from self._drive(call, [Return(loan) for loan in lent], [], pace)
+        return reached
 
     def ready(self, peer: int) -> bool:
         return self._ins[peer].ready()
@@ -227,13 +251,30 @@ class ShmChannel(Channel):
         # Ours stays with those peers that have yet to read the last messages in it.
         self.transport.forget(self.segment_id)
 
-    def _exchange(
-        self, call: Call, sends: Sequence[Outgoing], recvs: Sequence[Incoming], pace: Pace
+    def _drive(
+        self,
+        call: Call,
+        pushes: Sequence[_Push] | Sequence[Lend] | Sequence[Return],
+        pulls: Sequence[_Pull] | Sequence[Borrow],
+        pace: Pace,
     ) -> Iterator[None]:
+        """Move all of these to their ends, pulls in their order; tells the others of a mismatch."""
+        try:
+            yield from self._move(call, list(pushes), list(reversed(pulls)), pace)
+        except CollectiveMismatch as error:
+            if error is not self.transport.failure:
+                self.transport.abort(str(error), mismatch=True)
+            raise
+
+    def _move(
+        self,
+        call: Call,
+        pushes: list[_Push | Lend | Return],
+        pulls: list[_Pull | Borrow],
+        pace: Pace,
+    ) -> Iterator[None]:
+        """pulls: taken from the end."""
         transport, bell = self.transport, self.transport.bell
-        pushes = [_Push(self._outs[s.peer], s.source, call) for s in sends]
-        pulls = [_Pull(self._ins[r.peer], r, call) for r in recvs]
-        pulls.reverse()  # taken from the end, in order
         polling_ends, listening = 0.0, False
         try:
             while True:
