@@ -194,3 +194,46 @@ def test_a_short_script_does_not_wait_for_a_compiler() -> None:
         "rg.nn.functional.layer_norm(rg.ones(4, 8), (8,)); assert 'numba' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "complex64", "int16"])
+def test_choosing_by_a_mask_is_numpys_where(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, dtype: str
+) -> None:
+    from ringgrad.tensor.ops import choose
+
+    if not compiled:
+        monkeypatch.setattr(door, "_bodies", {})
+    r = np.random.default_rng(4)
+    square, batch = (50, 50), (8, 50, 50)
+    for shapes in [(square,) * 3, (square, batch, ()), (square, (), batch), (batch, (50, 1), square)]:
+        mask = r.random(shapes[0]) > 0.5
+        a, b = (np.asarray(r.standard_normal(s) * 9).astype(dtype) for s in shapes[1:])
+        want, got = np.where(mask, a, b), choose.where(np, mask, a, b)
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
+        if a.shape == b.shape:
+            np.testing.assert_array_equal(choose.where(np, mask.T, a.T, b.T), want.T)
+
+
+def test_the_gradient_of_a_choice_is_0_even_beside_infinity() -> None:
+    torch = pytest.importorskip("torch")
+    for n in (4, 5000):
+        x = np.array([1, -1, np.nan, 2] * n, np.float32)
+        g = np.array([1, np.inf, np.nan, -np.inf] * n, np.float32)
+        for name in ("relu", "relu6", "leaky_relu", "elu", "hardshrink"):
+            ours, theirs = rg.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+            getattr(rg.nn.functional, name)(ours).backward(rg.tensor(g))
+            getattr(torch.nn.functional, name)(theirs).backward(torch.tensor(g))
+            np.testing.assert_allclose(ours.grad.numpy()[:2], theirs.grad.numpy()[:2], err_msg=name)
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_gathered_elements_are_pytorchs(dim: int) -> None:
+    torch = pytest.importorskip("torch")
+    r = np.random.default_rng(5)
+    for shape in [(9, 20, 30), (9, 11, 30), (9, 20, 4), (3, 20, 30)]:
+        x, index = r.standard_normal((9, 20, 30)), r.integers(0, 9, shape)
+        want = torch.gather(torch.tensor(x), dim, torch.tensor(index)).numpy()
+        np.testing.assert_array_equal(rg.gather(rg.tensor(x), dim, rg.tensor(index)).numpy(), want)

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ...autograd.engine import Variable
+import numpy as np
+
+from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op, array_forms
 from ..dtypes import F32, category
+from .choose import kept, where
 from .declare import axis_of, describe, single, unary
 from .faster import faster
 from .pointwise import erf
@@ -33,6 +36,7 @@ def _floating_only(name: str) -> Callable[..., Prepared]:
 
 
 SMALL = 4096  # elements that are not worth cutting up
+LARGE = 1 << 15  # elements from which on a compiled loop may pay
 
 
 def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) -> Any:
@@ -56,20 +60,25 @@ def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) ->
 
 
 def _relu(xp: Any, x: Any) -> Any:
+    made = faster("relu", xp, x) if x.size >= LARGE else None
+    if made is not None:
+        return made
     # a maximum with an array is vectorised, one with a number is not
     return xp.maximum(x, xp.zeros(x.shape[1:] if x.size < 1 << 26 else (), x.dtype))
 
 
 threshold_backward = Op(
     "threshold_backward",
-    lambda xp, g, x, *, threshold: g * (x > threshold),
+    lambda xp, g, x, *, threshold: kept(xp, x > threshold, g),
     [lambda ops, g, x, threshold: ops.threshold_backward(g, x, threshold=threshold), None],
 )
-array_forms["threshold_backward"] = lambda g, x, *, threshold: g * (x > threshold)
+array_forms["threshold_backward"] = lambda g, x, *, threshold: kept(
+    array_namespace.get(type(g), np), x > threshold, g
+)
 relu = unary("relu", _relu, lambda ops, g, y: ops.threshold_backward(g, y, threshold=0), onnx="Relu")
 threshold = Op(
     "threshold",
-    lambda xp, x, *, threshold, value: xp.where(x > threshold, x, x.dtype.type(value)),
+    lambda xp, x, *, threshold, value: where(xp, x > threshold, x, _number(x, value)),
     [lambda ops, g, x, threshold: ops.threshold_backward(g, x, threshold=threshold)],
     half="native",
 )
@@ -77,7 +86,7 @@ threshold = Op(
 
 between_backward = Op(
     "between_backward",
-    lambda xp, g, x, *, low, high: g * ((x > low) & (x < high)),
+    lambda xp, g, x, *, low, high: kept(xp, (x > low) & (x < high), g),
     [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high), None],
 )
 hardtanh = Op(
@@ -113,13 +122,13 @@ def _leaky(xp: Any, x: Any, *, negative_slope: float) -> Any:
     return (
         xp.maximum(x, x * negative_slope)
         if 0 <= negative_slope <= 1
-        else xp.where(x > 0, x, x * negative_slope)
+        else where(xp, x > 0, x, x * negative_slope)
     )
 
 
 leaky_relu_backward = Op(
     "leaky_relu_backward",
-    lambda xp, g, x, *, negative_slope: g * xp.where(x > 0, x.dtype.type(1), x.dtype.type(negative_slope)),
+    lambda xp, g, x, *, negative_slope: where(xp, x > 0, g, g * g.dtype.type(negative_slope)),
     [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope), None],
 )
 leaky_relu = Op(
@@ -132,12 +141,12 @@ leaky_relu = Op(
 
 
 def _hardshrink(xp: Any, x: Any, *, lambd: float) -> Any:
-    return xp.where(xp.abs(x) <= lambd, x.dtype.type(0), x)
+    return where(xp, xp.abs(x) <= lambd, _number(x, 0), x)
 
 
 shrink_backward = Op(
     "shrink_backward",
-    lambda xp, g, x, *, lambd: g * (xp.abs(x) > lambd),
+    lambda xp, g, x, *, lambd: kept(xp, xp.abs(x) > lambd, g),
     [lambda ops, g, x, lambd: ops.shrink_backward(g, x, lambd=lambd), None],
 )
 hardshrink = Op(
@@ -157,9 +166,9 @@ softshrink = Op(
 
 
 def _elu(xp: Any, x: Any, *, alpha: float, scale: float, input_scale: float) -> Any:
-    negative = xp.expm1(xp.minimum(x, 0) * input_scale)
+    negative = xp.expm1(x if input_scale == 1 else x * input_scale)  # overflow is not chosen
     negative *= alpha
-    y = xp.where(x > 0, x, negative)
+    y = where(xp, x > 0, x, negative)
     return y if scale == 1 else y * scale
 
 
@@ -181,7 +190,7 @@ def _softplus(xp: Any, x: Any, *, beta: float, threshold: float) -> Any:
     y = xp.log1p(xp.exp(xp.minimum(z, threshold)))
     if beta != 1:
         y /= beta
-    return xp.where(z > threshold, x, y)
+    return where(xp, z > threshold, x, y)
 
 
 def _softplus_rule(ops: Any, g: Any, x: Any, beta: float, threshold: float) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op
 from ..dtypes import BOOL, F32, F64, I64, category, to_numpy
+from . import choose
 from .declare import binary, comparison, promoted, unary
 from .rows import blocks
 
@@ -25,7 +26,33 @@ def _pow(xp: Any, a: Any, b: Any) -> Any:
         if b.ndim:
             return a**b
         b = b.item() if b.dtype.kind != "V" else float(b)
-    return a * a if b == 2 else xp.sqrt(a) if b == 0.5 else a**b
+    return _number_power(xp, a, b) if category(a.dtype) == 2 else a**b
+
+
+def _number_power(xp: Any, a: Any, b: float) -> Any:
+    """a**b of floats, by products and roots where PyTorch does so too."""
+    if b == 2:
+        return a * a
+    if b == 3:
+        return a * a * a
+    if b in (0.5, -0.5):
+        return xp.sqrt(a) if b > 0 else 1 / xp.sqrt(a)
+    if b in (-1, -2):
+        return 1 / (a if b == -1 else a * a)
+    if xp is not np or a.size < 512 or not math.isfinite(b):
+        return a**b
+    return _signed_power(a, b)
+
+
+def _signed_power(a: Any, b: float) -> Any:
+    """The power of the absolute values, then the sign: NumPy takes negative ones one by one."""
+    y = np.abs(a)
+    np.power(y, a.dtype.type(b), out=y)
+    if b % 2 == 1:
+        return np.copysign(y, a, out=y)
+    if b % 1 != 0:
+        return choose.where(np, (a < 0) & (a > -np.inf), np.asarray(np.nan, a.dtype), y)
+    return y
 
 
 def _pow_a(ops: Any, g: Any, a: Any, b: Any) -> Any:
@@ -375,12 +402,12 @@ def _where_prepare(condition: Any, a: Any, b: Any) -> tuple[Any, dict[str, Any]]
         raise RuntimeError(f"[where] the condition must be a bool tensor, came {cond.dtype.name}")
     if type(a) in array_namespace and type(b) in array_namespace and a.dtype == b.dtype:
         return (condition, a, b), {}
-    return (condition, *promoted("where", (a, b))), {}
+    return (condition if isinstance(condition, Variable) else cond, *promoted("where", (a, b))), {}
 
 
 where = Op(
     "where",
-    lambda xp, condition, a, b: xp.where(condition, a, b),
+    lambda xp, condition, a, b: choose.where(xp, condition, a, b),
     [
         None,
         lambda ops, g, condition: ops.where(condition, g, _zero(g)),
@@ -463,7 +490,7 @@ def _masked_fill_prepare(x: Any, mask: Any, value: Any) -> tuple[Any, dict[str, 
 
 masked_fill = Op(
     "masked_fill",
-    lambda xp, x, mask, value: xp.where(mask, value, x),
+    lambda xp, x, mask, value: choose.where(xp, mask, value, x),
     [
         lambda ops, g, mask: ops.where(mask, _zero(g), g),
         None,

@@ -86,6 +86,39 @@ def _scan(name: str) -> Callable[..., Any]:
     return body
 
 
+def take_along(x: Any, index: Any, dim: int) -> Any:
+    """The elements at positions along `dim`, which must be in range."""
+    if x.dtype not in WIDE or index.dtype != I64 or index.size < LARGE:
+        return None
+    if x.shape[:dim] != index.shape[:dim] or x.shape[dim + 1 :] != index.shape[dim + 1 :]:
+        return None
+    if (found := _worth(index.size * 1.5e-9)) is None:
+        return None
+    out = np.empty(index.shape, x.dtype)
+    places = _lines(index, dim)
+    found.take_along(_lines(x, dim), places, out.reshape(places.shape))
+    return out
+
+
+def select(mask: Any, a: Any, b: Any, out: Any) -> Any:
+    """Into `out`: elements of `a` where the mask is not 0, else of `b`; all are rows, or single numbers."""
+    if out.size < LARGE or (found := _worth(out.size * 6e-10)) is None:
+        return None
+    rows = [np.full(found.PIECE, v) if v.size == 1 else v for v in (a, b)]
+    found.select(mask, *rows, out, *(int(v.size > 1) for v in (a, b)))
+    return out
+
+
+def relu(x: Any) -> Any:
+    if x.dtype != F32 or x.size < LARGE or not x.flags.c_contiguous:
+        return None
+    if (found := _worth(x.size * 1.2e-10)) is None:
+        return None
+    out = np.empty(x.shape, F32)
+    found.relu(x.reshape(-1), out.reshape(-1))
+    return out
+
+
 def gamma_loop(count: int) -> Any:
     """The compiled loop for this many gamma numbers."""
     found = _worth(count * 5e-6)
@@ -155,6 +188,9 @@ BODIES: dict[str, Callable[..., Any]] = {
     "argcummin": _running("argcummin"),
     "cumsum": _scan("cumsum"),
     "cumprod": _scan("cumprod"),
+    "take_along": take_along,
+    "select": select,
+    "relu": relu,
     "gamma_loop": gamma_loop,
     "poisson_loop": poisson_loop,
     "layer_norm": layer_norm,

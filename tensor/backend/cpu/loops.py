@@ -6,12 +6,14 @@ Kept on disk by numba's cache: compiled once a machine. They run on one thread a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 
 F = np.float32
+PIECE = 16384  # elements
 ONE, HALF, ZERO = F(1), F(0.5), F(0)
 LOG2E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 E0, E1, E2 = F(1.9875691500e-4), F(1.3981999507e-3), F(8.3334519073e-3)
@@ -54,34 +56,72 @@ def shuffle(order: Any, start: int, words: Any) -> None:
         order[there] = kept
 
 
-@exact
-def argcummax(x: Any, best: Any, out: Any) -> None:
-    """Of (a, n, b) along n: the last position of the largest so far, or of the last NaN. best: room for b numbers."""
-    for i in range(x.shape[0]):
-        for k in range(x.shape[2]):
-            best[k] = x[i, 0, k]
-            out[i, 0, k] = 0
-        for j in range(1, x.shape[1]):
+def _running(largest: bool) -> Callable[..., None]:
+    """Of (a, n, b) along n: the last position of the best so far, or of the last NaN. best: room for b numbers."""
+
+    @exact
+    def loop(x: Any, best: Any, out: Any) -> None:
+        for i in range(x.shape[0]):
             for k in range(x.shape[2]):
-                v = x[i, j, k]
-                wins = v >= best[k] or v != v
-                best[k] = v if wins else best[k]
-                out[i, j, k] = j if wins else out[i, j - 1, k]
+                best[k] = x[i, 0, k]
+                out[i, 0, k] = 0
+            if (
+                x.shape[2] == 1
+            ):  # what is carried on stays in registers, and a new best is rare enough for a branch
+                top, at = best[0], 0
+                for j in range(1, x.shape[1]):
+                    v = x[i, j, 0]
+                    if v < top if largest else v > top:
+                        pass
+                    elif (v >= top if largest else v <= top) or v != v:
+                        top, at = v, j
+                    out[i, j, 0] = at
+                continue
+            for j in range(1, x.shape[1]):
+                for k in range(x.shape[2]):
+                    v = x[i, j, k]
+                    wins = (v >= best[k] if largest else v <= best[k]) or v != v
+                    best[k] = v if wins else best[k]
+                    out[i, j, k] = j if wins else out[i, j - 1, k]
+
+    return loop
+
+
+argcummax, argcummin = _running(True), _running(False)
 
 
 @exact
-def argcummin(x: Any, best: Any, out: Any) -> None:
-    """The same of the smallest."""
-    for i in range(x.shape[0]):
-        for k in range(x.shape[2]):
-            best[k] = x[i, 0, k]
-            out[i, 0, k] = 0
-        for j in range(1, x.shape[1]):
-            for k in range(x.shape[2]):
-                v = x[i, j, k]
-                wins = v <= best[k] or v != v
-                best[k] = v if wins else best[k]
-                out[i, j, k] = j if wins else out[i, j - 1, k]
+def take_along(x: Any, index: Any, out: Any) -> None:
+    """out[i, j, k] = x[i, index[i, j, k], k]."""
+    for i in range(index.shape[0]):
+        if index.shape[2] == 1:
+            for j in range(index.shape[1]):
+                out[i, j, 0] = x[i, index[i, j, 0], 0]
+            continue
+        for j in range(index.shape[1]):
+            for k in range(index.shape[2]):
+                out[i, j, k] = x[i, index[i, j, k], k]
+
+
+@exact
+def select(mask: Any, a: Any, b: Any, out: Any, step_a: int, step_b: int) -> None:
+    """Of a where the mask is not 0 and of b elsewhere; with step 0 a row is used again for each piece of its length."""
+    for start in range(0, out.size, PIECE):
+        n = min(PIECE, out.size - start)
+        here = mask[start : start + n]
+        first, second = a[step_a * start : step_a * start + n], b[step_b * start : step_b * start + n]
+        y = out[start : start + n]
+        for i in range(n):
+            u, v = first[i], second[i]
+            y[i] = u if here[i] != 0 else v
+
+
+@exact
+def relu(x: Any, out: Any) -> None:
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        v = x[i]
+        out[i] = zero if v <= zero else v
 
 
 @exact
