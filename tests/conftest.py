@@ -1,9 +1,13 @@
-"""For all tests: what they measure stays out of the user's cache."""
+"""For all tests: what they measure stays out of the user's cache; jobs of ringrun whose leftovers are looked for."""
 
 import os
+import shutil
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from ringrun_job import Launcher
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,3 +19,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["RINGGRAD_CACHE"]
     else:
         os.environ["RINGGRAD_CACHE"] = before
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[Launcher]:
+    """Fails a test whose jobs leave a process or a file behind."""
+    launcher = Launcher(tmp_path)
+    yield launcher
+    left, files = launcher.processes(), list(launcher.runtime.iterdir())
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(launcher.runtime)
+    assert (left, files) == ([], [])
