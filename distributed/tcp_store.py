@@ -18,7 +18,7 @@ from .errors import DistributedError
 from .rendezvous import shared_secret, token_for
 from .store import DEFAULT_TIMEOUT, OPERATIONS, DistStoreError, Store, Table
 from .transport.handshake import CONTROL, TIMEOUT, Identity, Refused, Session, answer, derive_key, dial
-from .transport.tcp import resolve
+from .transport.tcp import reach, resolve
 from .transport.tcp_control import Link, LinkBroken
 
 LIMIT = 64 << 20  # bytes of one question or answer
@@ -190,8 +190,7 @@ def _reach(host: str, port: int, deadline: float) -> Link:
     while time.monotonic() < deadline:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.settimeout(max(min(deadline - time.monotonic(), 5.0), 0.001))
-            sock.connect(target)
+            reach(sock, target, deadline)
             return _link(sock, dial(sock, _identity(host, port, 1, deadline), 1, 0, CONTROL), dialed=True)
         except (OSError, DistributedError) as error:
             sock.close()

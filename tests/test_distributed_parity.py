@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from free_port import free_port
 
 WORLD = 2
 pytestmark = [pytest.mark.parity, pytest.mark.slow]
@@ -98,9 +98,7 @@ def test_results_are_those_of_pytorch_over_gloo() -> None:
     from ringgrad.distributed.group import Group
     from ringgrad.distributed.transport.local import run_threads
 
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     ranks = [
         subprocess.Popen(
             [sys.executable, __file__, str(rank), str(port)],

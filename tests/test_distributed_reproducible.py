@@ -168,19 +168,19 @@ def digests_of(case: str, steps: int, runs: dict[int, tuple[float | None, ...]])
 
 @pytest.mark.parametrize("case", CASES)
 def test_any_number_of_ranks_and_any_bucket_size_give_the_same_bits(case: str) -> None:
-    assert len(digests_of(case, 6, {1: (None,), 2: (0.002,), 3: (1e-6,), 8: (0.002,)})) == 1
+    runs = {1: (None,), 2: (0.002,), 3: (1e-6,), 4: (0.1,), 6: (0.01,), 8: (0.002,)}
+    assert len(digests_of(case, 6, runs)) == 1  # into the second epoch
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_bits_after_thirty_steps(case: str) -> None:
-    runs = {1: (0.01,), 2: (None,), 3: (1e-6,), 4: (0.1,), 6: (0.01,), 8: (0.002,)}
-    assert len(digests_of(case, 30, runs)) == 1
+    assert len(digests_of(case, 30, {1: (0.01,), 8: (0.002,)})) == 1
 
 
 @pytest.mark.parametrize(
     ("launcher", "transport", "worlds"),
-    [("ringrun", "shm", (1, 2, 4)), ("ringrun", "tcp", (3,)), ("mpirun", "mpi", (1, 2, 4))],
+    [("ringrun", "shm", (2, 4)), ("ringrun", "tcp", (3,)), ("mpirun", "mpi", (2, 4))],
 )
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.slow
@@ -191,11 +191,11 @@ def test_processes_give_the_same_bits_over_every_transport(
         pytest.importorskip("mpi4py")
         if not (BIN / "mpirun").exists():
             pytest.skip("no mpirun beside this Python")
-    digests = set(run(1, lambda g: train(g, case, 10)))
+    digests = set(run(1, lambda g: train(g, case, 6)))
     for world in worlds:
         start = [str(BIN / "mpirun")] if launcher == "mpirun" else [PYTHON, "-m", "ringgrad.launch"]
         program = [PYTHON] if launcher == "mpirun" else []
-        command = [*start, "-n", str(world), *program, __file__, case, "10"]
+        command = [*start, "-n", str(world), *program, __file__, case, "6"]
         env = {**os.environ, "RINGGRAD_TRANSPORT": transport}
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
         assert done.returncode == 0, done.stderr

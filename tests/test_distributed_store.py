@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from free_port import free_port
 
 from ringgrad import distributed as dist
 from ringgrad.distributed.store import DistStoreError, Store
@@ -170,9 +171,7 @@ MEETING = """
 def test_processes_meet_through_a_store(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(MEETING))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, str(script)]
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("RINGGRAD", "PMI", "OMPI"))}
     workers = [

@@ -16,19 +16,17 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, os.path.dirname(__file__))
+from free_port import free_port
+from tcp_worker import TOKEN, join
 from test_distributed_failures import Job
-from test_distributed_group import JobBehaviour, run_all, run_workers
-
-sys.path.pop(0)
+from test_distributed_group import JobBehaviour, run_workers
 
 from ringgrad.distributed import plan
 from ringgrad.distributed.call import Call
 from ringgrad.distributed.errors import CollectiveMismatch, CollectiveTimeout, DistributedError
 from ringgrad.distributed.group import Group
 from ringgrad.distributed.rendezvous import chosen_seal, join_tcp
-from ringgrad.distributed.transport import Incoming, Outgoing, Transport
+from ringgrad.distributed.transport import Incoming, Outgoing
 from ringgrad.distributed.transport.handshake import (
     Hello,
     Identity,
@@ -38,20 +36,12 @@ from ringgrad.distributed.transport.handshake import (
     derive_key,
     dial,
 )
-from ringgrad.distributed.transport.hosts import HostsTransport
-from ringgrad.distributed.transport.shm import ShmTransport
 from ringgrad.distributed.transport.tcp import TcpTransport
 from ringgrad.distributed.transport.tcp_channel import Inbox, Outbox, _Pull, _Push
 from ringgrad.distributed.transport.tcp_control import Link, LinkBroken
 from ringgrad.launch.environment import Environment
 
-TOKEN = "a token of the tests, 32 letters"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+WORKER = str(Path(__file__).with_name("tcp_worker.py"))
 
 
 class TestTcp(JobBehaviour):
@@ -61,7 +51,7 @@ class TestTcp(JobBehaviour):
     def start(self, world: int, folder: Path) -> str:
         return run_workers(
             [
-                [sys.executable, __file__, str(folder), str(r), str(world), str(free_port_of(folder))]
+                [sys.executable, WORKER, str(folder), str(r), str(world), str(free_port_of(folder))]
                 for r in range(world)
             ]
         )
@@ -75,7 +65,7 @@ class TestHosts(JobBehaviour):
 
     def start(self, world: int, folder: Path) -> str:
         port = str(free_port())
-        command = [sys.executable, __file__, str(folder)]
+        command = [sys.executable, WORKER, str(folder)]
         return run_workers([[*command, str(r), str(world), port, LAYOUTS[world]] for r in range(world)])
 
 
@@ -211,6 +201,40 @@ def test_strangers_do_not_keep_the_others_out(tmp_path: Path) -> None:
     assert results == [[0, 1], [0, 1]]
     for stranger in strangers:
         stranger.close()
+
+
+def test_who_dials_too_early_and_reaches_itself_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may give a dialing socket the very port that it dials, while nobody listens there."""
+    port, itself, turn = free_port(), threading.Event(), threading.Lock()
+
+    class Dialer(socket.socket):
+        def connect(self, target: Any) -> None:
+            with turn:
+                if not itself.is_set():
+                    self.bind(target)
+                    super().connect(target)
+                    itself.set()
+                    return
+            super().connect(target)
+
+    monkeypatch.setattr(socket, "socket", Dialer)
+    results: list[Any] = []
+
+    def rank(number: int) -> None:
+        transport = join(str(tmp_path), number, 2, str(port))
+        group = Group(transport, timeout=20)
+        results.append(group.all_gather_object(number))
+        group.close()
+        transport.close()
+
+    second = threading.Thread(target=rank, args=(1,))
+    second.start()
+    assert itself.wait(20)
+    rank(0)
+    second.join()
+    assert results == [[0, 1], [0, 1]]
 
 
 def place(address: str, local: int = 2) -> Environment:
@@ -456,7 +480,7 @@ JOIN = f"""
     import os, signal, sys, time
     import numpy as np
     sys.path.insert(0, {str(Path(__file__).parent)!r})
-    from test_distributed_tcp import join
+    from tcp_worker import join
     from ringgrad.distributed.group import Group
     folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     transport = join(folder, rank, world, PORT, LAYOUT, silence=SILENCE)
@@ -634,35 +658,3 @@ def test_parts_owned_by_the_first_ranks_only(owners: int, count: int) -> None:
         assert rank < owners or part.start == part.stop
     plan.play([plan.direct_all_gather(rank, world, count, owners) for rank in range(world)], arrays)
     assert all((array == 7).all() for array in arrays)
-
-
-def join(folder: str, rank: int, world: int, port: str, layout: str = "", **options: Any) -> Transport:
-    """A tcp transport on loopback; with a layout, one over hosts that are folders of their own."""
-    hosts = [int(host) for host in layout] or [0] * world
-    tcp = TcpTransport(
-        "127.0.0.1", int(port), rank, world, token=TOKEN, host=hosts[rank], join_timeout=20, **options
-    )
-    if not layout:
-        return tcp
-    ranks = [r for r in range(world) if hosts[r] == hosts[rank]]
-    meet = Path(folder, f"host{hosts[rank]}")
-    meet.mkdir(mode=0o700, exist_ok=True)
-    silence = options.get("silence", 10.0)
-    alone = len(ranks) == 1
-    shm = None if alone else ShmTransport(str(meet), rank, world, ranks=ranks, silence=silence)
-    assert tcp.hosts == hosts
-    return HostsTransport(tcp, shm, tcp.hosts)
-
-
-def main(folder: str, rank: str, world: str, port: str, layout: str = "") -> None:
-    # Different tags are different code: sizes of the world share them out.
-    seal = {"2": "mac", "3": "crc", "5": "none"}.get(world)
-    transport = join(folder, int(rank), int(world), port, layout, seal=seal)
-    group = Group(transport, timeout=30)
-    run_all(group, Path(folder))
-    group.close()
-    transport.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import ringgrad as rg
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 GPT = [str(ROOT / "examples" / "char_gpt.py"), "--steps", "8", "--batch", "16"]
@@ -53,16 +55,13 @@ def test_one_worker_trains_and_keeps_what_it_made(alone: tuple[dict[str, Any], P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 4])
-def test_mpirun_gives_the_same_numbers(
-    alone: tuple[dict[str, Any], Path], workers: int, tmp_path: Path
-) -> None:
+def test_mpirun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
     pytest.importorskip("mpi4py")
     mpirun = BIN / "mpirun"
     if not mpirun.exists():
         pytest.skip("no mpirun beside this Python")
-    result = result_of([str(mpirun), "-n", str(workers), sys.executable, *GPT], tmp_path)
-    assert result["world_size"] == workers
+    result = result_of([str(mpirun), "-n", "4", sys.executable, *GPT], tmp_path)
+    assert result["world_size"] == 4
     same(result, alone[0])
 
 
@@ -74,18 +73,14 @@ def test_ringrun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], tmp_
 
 
 @pytest.mark.slow
-def test_a_resumed_run_ends_where_one_in_one_go_does(
-    alone: tuple[dict[str, Any], Path], tmp_path: Path
-) -> None:
-    shutil.copytree(alone[1], tmp_path / "run")
-    longer = [sys.executable, GPT[0], "--steps", "12", "--batch", "16"]
-    resumed = result_of([*longer, "--resume"], tmp_path / "run")
-    assert resumed["steps"] == 12
-    # The schedule depends on the number of steps, so the comparison is with a run that was resumed at once.
-    curve = tmp_path / "again"
-    shutil.copytree(alone[1], curve)
-    again = result_of([*longer, "--resume"], curve)
-    assert again["loss"] == resumed["loss"] and again["val_loss"] == resumed["val_loss"]
+def test_a_resumed_run_goes_on(alone: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    """That it ends where one in one go does is tested of the Trainer, whose runs can be cut off anywhere."""
+    shutil.copytree(alone[1], tmp_path, dirs_exist_ok=True)
+    longer = [sys.executable, GPT[0], "--steps", "12", "--batch", "16", "--resume"]
+    resumed = result_of(longer, tmp_path)
+    assert resumed["steps"] == 12 and resumed["val_loss"] < alone[0]["val_loss"]
+    before, after = (rg.load(folder / "checkpoint.rg")["losses"] for folder in (alone[1], tmp_path))
+    assert len(before) == 8 and len(after) == 12 and after[:8] == before
 
 
 @pytest.mark.slow

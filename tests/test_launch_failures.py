@@ -27,11 +27,18 @@ from ringgrad.launch.verdict import died, verdict
         ("exec('f(')", 1, ["SyntaxError"]),
     ],
 )
-def test_the_exit_code_is_the_first_failures(launcher, action, code, words):
+def test_the_exit_code_is_the_failures(launcher, action, code, words):
+    done = launcher.run(launcher.script(f"if True:\n    {action}"))
+    assert done.returncode == code, done.stderr
+    assert all(word in done.stderr for word in [*words, "rank 0 failed: "])
+
+
+@pytest.mark.parametrize("action, code", [("1 / 0", 1), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_others_are_ended_after_a_failure(launcher, action, code):
     script = launcher.script(f"if os.environ['RANK'] == '1':\n    {action}\nelse: time.sleep(60)")
     done = launcher.run("-n", "2", script)
     assert done.returncode == code, done.stderr
-    assert all(word in done.stderr for word in [*words, "rank 1 failed first", "1 other rank was then ended"])
+    assert "rank 1 failed first" in done.stderr and "1 other rank was then ended" in done.stderr
 
 
 def test_a_script_that_does_not_compile(launcher):

@@ -8,6 +8,7 @@ travel on connections of their own (tcp_channel). A watcher thread takes both ki
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import select
@@ -206,8 +207,7 @@ class TcpTransport(Transport):
         while time.monotonic() < deadline:
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
-                sock.settimeout(max(min(deadline - time.monotonic(), 5.0), 0.001))
-                sock.connect(target)
+                reach(sock, target, deadline)
                 session = dial(sock, self._who, self.rank, 0, CONTROL)
                 _set_options(sock, self.silence)
                 return Link(sock, session, True, ABORT_BYTES + 128 * self.world_size)
@@ -392,6 +392,19 @@ def resolve(address: str, port: int) -> tuple[int, tuple]:
         ) from None
     family, _, _, _, target = sorted(found, key=lambda row: is_loopback(str(row[4][0])))[0]
     return family, target
+
+
+def reach(sock: socket.socket, target: tuple, deadline: float) -> None:
+    """Connect to who listens there, within 5 s. Raises OSError; nobody may listen yet.
+
+    A port on this host at which nobody listens can be the very one that the kernel gives to the dialing socket, which
+    then reaches itself. The listener's bind must not fail for that, and this one must not wait for its own answer.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.settimeout(max(min(deadline - time.monotonic(), 5.0), 0.001))
+    sock.connect(target)
+    if sock.getsockname() == sock.getpeername():
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
 def is_loopback(address: str) -> bool:
