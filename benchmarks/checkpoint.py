@@ -90,22 +90,57 @@ def sides(
     return found
 
 
-def stall(folder: Path, arrays: dict[str, np.ndarray], rounds: int) -> dict[str, float]:
-    """How long an asynchronous save holds the caller up, and a whole one takes."""
-    ours = {name: rg.from_numpy(a) for name, a in arrays.items()}
-    held, whole = [], []
-    checkpointer = checkpoint.Checkpointer(folder / "async", keep=1, asynchronous=True)
-    for i in range(rounds + 1):
+class Training:
+    """An MLP of so many MiB with Adam, whose states are twice as large again; a step takes a good part of a second."""
+
+    def __init__(self, mib: int) -> None:
+        width = round((mib * (1 << 20) / 4 / 3 / 8) ** 0.5)
+        self.model = rg.nn.Sequential(*[rg.nn.Linear(width, width) for _ in range(8)])
+        self.optimizer = rg.optim.Adam(self.model.parameters(), lr=1e-4)
+        self.x = rg.randn(256, width)
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def step(self, copied: Callable[[], None] = lambda: None) -> tuple[float, float]:
+        """Seconds of the whole step, and of those in which it waited for the copies."""
         start = time.perf_counter()
-        checkpointer.save(i, ours)
-        held.append(time.perf_counter() - start)
-        checkpointer.wait()
-        start = time.perf_counter()
-        checkpoint.save(ours, folder / "whole")
-        whole.append(time.perf_counter() - start)
-    checkpointer.close()
-    del held[0], whole[0]  # the first save takes the memory for the copies
-    return {"stall_s": statistics.median(held), "whole_s": statistics.median(whole)}
+        self.optimizer.zero_grad()
+        self.model(self.x).square().mean().backward()
+        before = time.perf_counter()
+        copied()
+        waited = time.perf_counter() - before
+        self.optimizer.step()
+        return time.perf_counter() - start, waited
+
+
+def stall(folder: Path, mib: int, rounds: int) -> dict[str, float]:
+    """Seconds: a whole save; how long an asynchronous one holds training up, with all copied at once and beside the
+    next step; and how much longer the save and the next step take together than a step alone: the thread that copies and
+    writes takes its share of the machine either way."""
+    training = Training(mib)
+    training.step()
+    rows = []
+    with checkpoint.Checkpointer(folder / "async", keep=1, asynchronous=True) as checkpointer:
+        for i in range(rounds + 1):
+            start = time.perf_counter()
+            checkpoint.save(training.state(), folder / "whole")
+            row = {"whole_s": time.perf_counter() - start}
+            row["step_s"] = training.step()[0]
+            start = time.perf_counter()
+            checkpointer.save(2 * i, training.state())
+            row["at_once_s"] = time.perf_counter() - start
+            row["at_once_added_s"] = row["at_once_s"] + training.step()[0] - row["step_s"]
+            checkpointer.wait()
+            start = time.perf_counter()
+            checkpointer.save(2 * i + 1, training.state(), [training.optimizer])
+            returned = time.perf_counter() - start
+            step, waited = training.step(checkpointer.copied)
+            row["beside_s"], row["beside_added_s"] = returned + waited, returned + step - row["step_s"]
+            rows.append(row)
+            checkpointer.wait()
+    del rows[0]  # the first save takes the memory for the copies
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
 
 
 def main() -> None:
@@ -141,7 +176,7 @@ def main() -> None:
                 f"{what}_of_disk": row[f"{what}_gb_s"] / results["disk"][f"{what}_gb_s"]
                 for what in ("save", "load")
             }
-        asynchronous = stall(folder, arrays, args.rounds)
+        asynchronous = stall(folder, args.mib, args.rounds)
     finally:
         shutil.rmtree(folder)
     for name, row in results.items():
@@ -149,8 +184,13 @@ def main() -> None:
             f"{name:22} save {row['save_gb_s']:5.2f} GB/s ({row['save_of_disk']:4.0%} of the disk)   "
             f"load {row['load_gb_s']:5.2f} GB/s ({row['load_of_disk']:4.0%})"
         )
-    share = asynchronous["stall_s"] / asynchronous["whole_s"]
-    print(f"asynchronous save: holds the caller up for {share:.0%} of the time of a whole one")
+    whole = asynchronous["whole_s"]
+    print(
+        f"an asynchronous save holds training up for {asynchronous['at_once_s'] / whole:.1%} of the {whole:.2f} s of a "
+        f"whole one with all copied at once, {asynchronous['beside_s'] / whole:.1%} with the copying beside the next "
+        f"step; with what the thread takes from that step of {asynchronous['step_s']:.2f} s it costs "
+        f"{asynchronous['at_once_added_s'] / whole:.0%} and {asynchronous['beside_added_s'] / whole:.0%}"
+    )
     if args.json:
         about = {"title": "checkpoints", "mib": args.mib, "machine": machine()}
         args.json.write_text(

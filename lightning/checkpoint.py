@@ -49,6 +49,8 @@ def dump(trainer: Any, weights_only: bool = False) -> dict[str, Any]:
 def write(trainer: Any, path: Any, weights_only: bool = False) -> None:
     """Saves a checkpoint; to be called on all workers, of which rank 0 writes, or all."""
     checkpoint, io = dump(trainer, weights_only), trainer.checkpoint_io
+    if io.overlap:
+        io.steady = trainer.strategy.steady(trainer.lightning_module, trainer.optimizers)
     if trainer.is_global_zero:
         io.save_checkpoint(checkpoint, path)
     elif io.all_ranks:

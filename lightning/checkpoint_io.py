@@ -16,6 +16,8 @@ class CheckpointIO:
     """Writes, reads and removes checkpoint files; for Trainer(plugins=...). Called on rank 0, reading on all ranks."""
 
     all_ranks = False  # whether all ranks save
+    overlap = False  # whether weights are still read when save_checkpoint has returned, until `copied`
+    steady: Any = ()  # what the Trainer does not write until it has called `copied`: tensors and optimizers
 
     def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
         """Writes the file whole or not at all; its folder is made."""
@@ -33,6 +35,9 @@ class CheckpointIO:
         with suppress(FileNotFoundError):
             os.remove(path)
 
+    def copied(self) -> None:
+        """Returns when weights may be written again; the Trainer calls it before it or others may do so."""
+
     def teardown(self) -> None:
         """Returns when everything is on disk; at the end of each run."""
 
@@ -43,22 +48,39 @@ class AsyncCheckpointIO(CheckpointIO):
     At most one save is under way; a second waits for it. What went wrong is raised by the next save or at the end of
     the run. Files are removed in turn with the saves: an old one goes once the new one is on disk. A checkpoint with
     whole objects in it, which cannot be copied, is written at once.
+    overlap: weights and the optimizers' states are copied beside the next forward and backward; False, for a
+    training_step that writes parameters itself: before the save returns.
     """
 
-    def __init__(self, checkpoint_io: CheckpointIO | None = None) -> None:
-        self.checkpoint_io = checkpoint_io or CheckpointIO()
+    def __init__(self, checkpoint_io: CheckpointIO | None = None, overlap: bool = True) -> None:
+        self.checkpoint_io, self.overlap = checkpoint_io or CheckpointIO(), overlap
+        self._snapshot: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
         self._saved: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: Any, path: str, storage_options: Any = None) -> None:
         self._finish()
+        from ..distributed.checkpoint.snapshot import Snapshot
+
+        encoder = Encoder()
         try:
-            snapshot = copied(checkpoint)
+            tree = encoder.encode(checkpoint)
         except TypeError:
             self._saved = None
             return self.checkpoint_io.save_checkpoint(checkpoint, path, storage_options)
-        self._saved = self._submit(self.checkpoint_io.save_checkpoint, snapshot, path, storage_options)
+        self._snapshot = Snapshot(encoder.leaves, {}, self.steady)
+        self._saved = self._submit(self._write, self._snapshot, tree, path, storage_options)
+
+    def _write(self, snapshot: Any, tree: Any, path: str, storage_options: Any) -> None:
+        snapshot.finish()
+        leaves = [from_array(leaf.kind, leaf.array, leaf.requires_grad) for leaf in snapshot.leaves]
+        self.checkpoint_io.save_checkpoint(decode(tree, leaves), path, storage_options)
+
+    def copied(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.copied()
+            self._snapshot = None
 
     def load_checkpoint(self, path: str, map_location: Any = None) -> Any:
         self._finish()
@@ -89,6 +111,7 @@ class AsyncCheckpointIO(CheckpointIO):
         return future
 
     def _finish(self) -> None:
+        self.copied()
         pending, self._pending = self._pending, []
         errors = [error for future in pending if (error := future.exception())]
         if errors:
@@ -114,12 +137,3 @@ def saved_at(path: str) -> float | None:
 
     inner = os.path.join(path, INDEX) if os.path.isdir(path) else path
     return os.path.getmtime(inner) if os.path.exists(inner) else None
-
-
-def copied(state: Any) -> Any:
-    """A nested state whose tensors have memory of their own. TypeError for what is no plain data."""
-    encoder = Encoder()
-    tree = encoder.encode(state)
-    return decode(
-        tree, [from_array(leaf.kind, leaf.array.copy(), leaf.requires_grad) for leaf in encoder.leaves]
-    )

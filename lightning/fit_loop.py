@@ -176,6 +176,7 @@ class FitLoop:
     def step_by_hand(self, batch: Any, batch_idx: int) -> Any:
         """Manual optimization: training_step does it all."""
         before, self.current = self.global_step, (batch, batch_idx, None)
+        self.trainer.checkpoint_io.copied()
         outputs = _outputs(self._training_step(batch, batch_idx), needs_loss=False)
         self.batches_that_stepped += self.global_step > before
         return outputs
@@ -208,6 +209,8 @@ class FitLoop:
         if loss is None and t.accumulate_grad_batches > 1 and not t.strategy.exact:
             # The backward that would have averaged what was accumulated before did not run.
             t.strategy.average_gradients(t._module)
+        if t.checkpoint_io.overlap:
+            t.checkpoint_io.copied()
         if t.precision.scaler is not None:
             t.precision.scaler.unscale_(optimizer)
         t.hooks("on_before_optimizer_step", optimizer)

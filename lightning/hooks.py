@@ -142,6 +142,8 @@ class Hooks:
 
         self.trainer = trainer
         self.listeners: dict[str, list[Callable[..., Any]]] = {}
+        io = trainer.checkpoint_io
+        before_writing: list[Callable[..., Any]] = [lambda *_: io.copied()] if io.overlap else []
         names = [name for name in vars(Callback) if name.startswith("on_")]
         names += [name for name in vars(TrainingHooks) if name.startswith("on_") and name not in names]
         for name in names:
@@ -151,11 +153,14 @@ class Hooks:
                 if overridden(name, c, Callback)
             ]
             late = [call for c, call in own if c.monitors and name == "on_train_epoch_end"]
-            self.listeners[name] = [call for _, call in own if call not in late]
+            calls = self.listeners[name] = []
+            for c, call in own:
+                if call not in late:
+                    calls += [*before_writing * c.changes_weights, call]
             # The modes are the module's own hooks, which do something without being overridden.
             always = name.endswith(("_model_eval", "_model_train"))
             if always or overridden(name, module, TrainingHooks):
-                self.listeners[name].append(getattr(module, name))
+                calls += [*before_writing, getattr(module, name)]
             if name == "on_train_epoch_end":
                 self.listeners["monitors"] = late  # after the module's, which may log what they watch
 

@@ -16,12 +16,14 @@ class ShardedCheckpointIO(CheckpointIO):
     all workers see. asynchronous: tensors are copied and a thread writes; at most one save is under way, and its
     error is raised on all workers by the next save or at the end of the run. Then, too, go files that ModelCheckpoint
     no longer needs. Another job that saves into the same folder meanwhile is refused.
+    overlap: weights and the optimizers' states are copied beside the next forward and backward; False, for a
+    training_step that writes parameters itself: before the save returns.
     """
 
     all_ranks = True
 
-    def __init__(self, asynchronous: bool = True) -> None:
-        self.asynchronous = asynchronous
+    def __init__(self, asynchronous: bool = True, overlap: bool = True) -> None:
+        self.asynchronous, self.overlap = asynchronous, asynchronous and overlap
         self._copies: dict[str, Any] | None = (
             {} if asynchronous else None
         )  # memory that is used from save to save
@@ -37,9 +39,13 @@ class ShardedCheckpointIO(CheckpointIO):
         self._finish()
         path, group = os.path.abspath(path), group_of(None)
         self._lock(os.path.dirname(path), group)
-        self._saving = Saving(checkpoint, path, group, self._copies)
+        self._saving = Saving(checkpoint, path, group, self._copies, self.steady)
         if not self.asynchronous:
             self._finish()
+
+    def copied(self) -> None:
+        if self._saving is not None:
+            self._saving.copied()
 
     def remove_checkpoint(self, path: str) -> None:
         self._needless.append(path)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .distributed import sharded_state
 from .distributed.checkpoint import loading
 from .distributed.checkpoint.checkpointer import STEP
 from .distributed.checkpoint.saving import INDEX
@@ -55,6 +56,16 @@ def read(path: str) -> Any:
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, INDEX)) and (steps := _steps(path)):
         return loading.read(steps[-1])
     return loading.read(path) if os.path.isdir(path) else load(path)
+
+
+def whole(state: Any) -> Any:
+    """The state with each optimizer whose slices several ranks wrote as one process has it."""
+    if isinstance(state, dict):
+        if "slices" in state and "pieces" in state:
+            return sharded_state.whole(state)
+        for key, value in state.items():
+            state[key] = whole(value)
+    return [whole(value) for value in state] if type(state) is list else state
 
 
 def _steps(folder: str) -> list[str]:
@@ -129,7 +140,7 @@ def _convert(options: argparse.Namespace) -> int:
     if os.path.exists(options.target) and not options.force:
         print(f"{WHO} {options.target} must not exist, or --force be given", file=sys.stderr)
         return 2
-    state = read(options.path)
+    state = whole(read(options.path))
     for key in options.key.split(".") if options.key else ():
         if not isinstance(state, dict) or key not in state:
             has = ", ".join(map(str, state)) if isinstance(state, dict) else f"a {type(state).__name__}"

@@ -191,6 +191,34 @@ def test_an_asynchronous_save_keeps_the_values_of_its_moment(
     assert checkpoint.load(checkpoint_id=tmp_path / "d")["w"].sum() == 100
 
 
+def test_steady_tensors_are_copied_until_copied_returns_and_a_torn_copy_is_refused(tmp_path: Path) -> None:
+    weight = rg.nn.Parameter(rg.zeros(300, 300))
+    small = rg.zeros(3)
+    optimizer = rg.optim.Adam([weight], lr=1.0)
+
+    def step() -> None:
+        weight.grad = rg.ones_like(weight)
+        optimizer.step()
+
+    step()
+    with Checkpointer(tmp_path, asynchronous=True) as checkpointer:
+        for number in (1, 2):
+            before = weight.detach().clone()
+            checkpointer.save(number, {"w": weight, "small": small, "o": optimizer.state_dict()}, [optimizer])
+            small += 1  # not among the steady ones: was copied at once
+            checkpointer.copied()
+            step()
+            found = checkpointer.load(number)
+            assert found is not None
+            assert (found[1]["w"] == before).all() and (found[1]["small"] == number - 1).all()
+            assert found[1]["o"]["state"][0]["step"] == number
+        checkpointer.save(3, {"w": weight}, [optimizer])
+        step()
+        with pytest.raises(CheckpointError, match=r"state\['w'\] must not be written while it is copied"):
+            checkpointer.wait()
+        assert checkpointer.steps() == [1, 2]
+
+
 def test_the_error_of_an_asynchronous_save_comes_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

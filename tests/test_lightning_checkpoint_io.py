@@ -13,21 +13,31 @@ import ringgrad as rg
 import ringgrad.lightning as L
 from ringgrad.data import DataLoader, TensorDataset
 from ringgrad.lightning.callbacks import ModelCheckpoint
+from ringgrad.tensor.serialization import CheckpointError
 
 
 class Net(L.LightningModule):
+    """Its weight is large enough to be copied beside training."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.layer = rg.nn.Linear(4, 2)
+        self.layer = rg.nn.Linear(128, 130)
+        self.norm = rg.nn.BatchNorm1d(130)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        return self.layer(batch[0]).square().mean()
+        return (self.norm(self.layer(batch[0])) - 1).square().mean()
 
     def configure_optimizers(self) -> Any:
         return rg.optim.Adam(self.parameters(), lr=0.01)
 
 
-def fit(folder: Path, io: L.CheckpointIO, **options: Any) -> Any:
+class Clamps(Net):
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        with rg.no_grad():
+            self.layer.weight.clamp_(-0.05, 0.05)  # after the callbacks, which may just have begun a save
+
+
+def fit(folder: Path, io: L.CheckpointIO, net: type[L.LightningModule] = Net, **options: Any) -> Any:
     L.seed_everything(1)
     saving = ModelCheckpoint(folder, every_n_train_steps=2, filename="{step}", **options)
     trainer = L.Trainer(
@@ -38,20 +48,38 @@ def fit(folder: Path, io: L.CheckpointIO, **options: Any) -> Any:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Net(), DataLoader(TensorDataset(rg.randn(40, 4)), batch_size=4))
+    trainer.fit(net(), DataLoader(TensorDataset(rg.randn(40, 128)), batch_size=4))
     return trainer
 
 
-def test_files_are_those_of_a_save_that_waits(tmp_path: Path) -> None:
-    fit(tmp_path / "a", L.CheckpointIO(), save_top_k=-1)
-    fit(tmp_path / "b", L.AsyncCheckpointIO(), save_top_k=-1)
+@pytest.mark.parametrize("net", [Net, Clamps])
+@pytest.mark.parametrize("plugin", [L.AsyncCheckpointIO, L.ShardedCheckpointIO])
+def test_files_are_those_of_a_save_that_waits(tmp_path: Path, plugin: Any, net: Any) -> None:
+    fit(tmp_path / "a", L.CheckpointIO(), net, save_top_k=-1)
+    fit(tmp_path / "b", plugin(), net, save_top_k=-1)
     names = sorted(os.listdir(tmp_path / "a"))
-    assert names == sorted(os.listdir(tmp_path / "b")) == ["step=2.ckpt", "step=4.ckpt", "step=6.ckpt"]
+    assert names == ["step=2.ckpt", "step=4.ckpt", "step=6.ckpt"]
     for name in names:
-        one, two = rg.load(tmp_path / "a" / name), rg.load(tmp_path / "b" / name)
-        assert (one["state_dict"]["layer.weight"] == two["state_dict"]["layer.weight"]).all()
+        one, two = (plugin().load_checkpoint(str(tmp_path / where / name)) for where in "ab")
+        assert one["global_step"] == two["global_step"]
+        for key, value in one["state_dict"].items():
+            assert (value == two["state_dict"][key]).all(), key
         states = [found["optimizer_states"][0]["state"][0]["exp_avg"] for found in (one, two)]
-        assert (states[0] == states[1]).all() and one["global_step"] == two["global_step"]
+        assert (states[0] == states[1]).all()
+
+
+@pytest.mark.parametrize("plugin", [L.AsyncCheckpointIO, L.ShardedCheckpointIO])
+def test_a_step_that_writes_weights_while_they_are_copied_is_refused(tmp_path: Path, plugin: Any) -> None:
+    class Writes(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            with rg.no_grad():
+                self.layer.weight.clamp_(-0.01, 0.01)
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(CheckpointError, match=r"\['layer.weight'\] must not be written while it is copied"):
+        fit(tmp_path, plugin(), Writes)
+    fit(tmp_path / "at once", plugin(overlap=False), Writes)
+    assert "step=6.ckpt" in os.listdir(tmp_path / "at once")
 
 
 class Slow(L.CheckpointIO):

@@ -14,6 +14,7 @@ import pytest
 
 import ringgrad as rg
 import ringgrad.lightning as L
+from ringgrad import checkpoints as command
 from ringgrad import nn, optim
 from ringgrad.data import DataLoader, TensorDataset
 from ringgrad.lightning.checkpoint_io import content, saved_at
@@ -48,10 +49,10 @@ class State(L.Callback):
         rows = [[v for v in s.values() if v.ndim] for s in trainer.optimizers[0].state.values()]
         self.elements = sum(v.numel() for row in rows for v in row)
 
-state = State()
+state, speed = State(), L.callbacks.ThroughputMonitor()
 every = L.callbacks.ModelCheckpoint(folder + "/kept", every_n_train_steps=3, monitor="step", mode="max", save_top_k=2)
 plugins = [L.ShardedCheckpointIO(asynchronous=how["io"] == "async")] if how.get("io") else []
-trainer = L.Trainer(strategy=how["strategy"], max_epochs=2, max_steps=how.get("steps", -1), callbacks=[state, every],
+trainer = L.Trainer(strategy=how["strategy"], max_epochs=2, max_steps=how.get("steps", -1), callbacks=[state, every, speed],
                     plugins=plugins, logger=False, enable_progress_bar=False, enable_model_summary=False,
                     gradient_clip_val=0.5, accumulate_grad_batches=2, default_root_dir=folder)
 model = Net()
@@ -59,7 +60,8 @@ trainer.fit(model, DataLoader(TensorDataset(x, y), 4 // trainer.world_size),
             ckpt_path=how.get("from"))
 bits = b"".join(p.detach().numpy().tobytes() for p in model.parameters()).hex()
 trainer.print("result:", json.dumps({"bits": bits, "steps": trainer.global_step, "elements": state.elements,
-                                     "lr": trainer.optimizers[0].param_groups[1]["lr"], "path": trainer.ckpt_path}))
+                                     "lr": trainer.optimizers[0].param_groups[1]["lr"], "path": trainer.ckpt_path,
+                                     "communication": speed.values["share/communication"]}))
 """
 
 
@@ -90,7 +92,7 @@ def test_zero_goes_on_from_sharded_saves_on_any_number_of_workers(tmp_path: Path
     whole = run(2, tmp_path / "zero2", strategy="zero2", io="async")
     moments = 2 * (4 * 16 + 16 + 16 + 16 + 16 * 2 + 2)
     assert whole["elements"] == moments // 2 > 0 and first["elements"] < moments
-    assert whole["lr"] == first["lr"]
+    assert whole["lr"] == first["lr"] and 0 < min(whole["communication"], first["communication"])
     np.testing.assert_allclose(weights(whole), weights(first), rtol=1e-4, atol=1e-5)
     saved, kept = {}, ["epoch=1-step=12.ckpt", "epoch=1-step=15.ckpt"]
     for name in ("zero", "zero2"):
@@ -108,8 +110,18 @@ def test_zero_goes_on_from_sharded_saves_on_any_number_of_workers(tmp_path: Path
     again = run(2, tmp_path / "again", strategy="zero2", io="sync", **{"from": at})
     assert again["bits"] == whole["bits"] and again["steps"] == whole["steps"] == 16
     alone = run(1, tmp_path / "alone", strategy="zero2", **{"from": at})
-    assert alone["lr"] == pytest.approx(whole["lr"])
+    assert alone["lr"] == pytest.approx(whole["lr"]) and alone["communication"] == 0
     np.testing.assert_allclose(weights(alone), weights(whole), rtol=1e-4, atol=1e-5)
+    one = tmp_path / "one.ckpt"
+    assert command.main(["convert", at, str(one)]) == 0
+    from_file = run(1, tmp_path / "from file", strategy="auto", **{"from": str(one)})
+    assert from_file["bits"] == alone["bits"] and from_file["lr"] == alone["lr"]
+    torch = pytest.importorskip("torch")
+    theirs = torch.load(one, weights_only=False)["optimizer_states"][0]["state"]
+    assert theirs.keys() == saved["zero2"]["state"].keys()
+    for number, state in saved["zero2"]["state"].items():
+        for name, value in state.items():
+            np.testing.assert_array_equal(theirs[number][name].numpy(), value.array)
 
 
 TWICE = """

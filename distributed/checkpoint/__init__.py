@@ -7,6 +7,7 @@ for one alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from ...autograd.engine import Variable
@@ -38,22 +39,29 @@ def async_save(
     state_dict: Any,
     checkpoint_id: str | os.PathLike[str],
     process_group: Group | None = None,
+    steady: Iterable[Any] = (),
     **_: Any,
 ) -> Saving:
     """As `save`, but returns once the tensors are copied; `wait()` of the result ends it, on all ranks.
 
+    steady: optimizers and tensors that nobody writes until `copied()` of the result, and that are copied beside.
+
     A second save into the folder waits for the first. `Checkpointer` also keeps the copies' memory from save to save.
     """
-    return _start(state_dict, checkpoint_id, process_group, snapshot=True)
+    return _start(state_dict, checkpoint_id, process_group, True, steady)
 
 
 def _start(
-    state_dict: Any, checkpoint_id: str | os.PathLike[str], group: Group | None, snapshot: bool
+    state_dict: Any,
+    checkpoint_id: str | os.PathLike[str],
+    group: Group | None,
+    snapshot: bool,
+    steady: Iterable[Any] = (),
 ) -> Saving:
     folder = os.path.abspath(checkpoint_id)
     if (before := _under_way.pop(folder, None)) is not None:
         before.wait()
-    saving = Saving(state_dict, folder, group_of(group), {} if snapshot else None)
+    saving = Saving(state_dict, folder, group_of(group), {} if snapshot else None, steady)
     if snapshot:
         _under_way[folder] = saving
     return saving

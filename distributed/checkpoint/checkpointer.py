@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from ...tensor.serialization import CheckpointError
@@ -61,13 +62,22 @@ class Checkpointer:
     def path(self, step: int) -> str:
         return os.path.join(self.folder, f"step-{step:09d}")
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves `state` as that of `step`. Returns when it is on disk, or copied if asynchronous."""
+    def save(self, step: int, state: Any, steady: Iterable[Any] = ()) -> None:
+        """Saves `state` as that of `step`. Returns when it is on disk, or copied if asynchronous.
+
+        steady: optimizers, and other tensors, that nobody writes until `copied()`. Their parameters and states are
+        then copied beside the next forward and backward. A save during which one was written nevertheless fails.
+        """
         self.wait()
         self._take_lock()
-        self._saving = step, Saving(state, self.path(step), self.group, self._copies)
+        self._saving = step, Saving(state, self.path(step), self.group, self._copies, steady)
         if not self.asynchronous:
             self.wait()
+
+    def copied(self) -> None:
+        """Blocks until what was given as `steady` may be written; to be called before the next optimizer step."""
+        if self._saving is not None:
+            self._saving[1].copied()
 
     def wait(self) -> None:
         """Blocks until the save under way is on disk; raises its error on every rank."""

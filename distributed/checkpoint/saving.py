@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ from ...tensor.serialization.container import write_tree
 from ...tensor.serialization.leaves import Leaf
 from ..group import Group
 from .layout import described, merged, shared_out
+from .snapshot import Snapshot
 
 INDEX = "index.rg"
 FORMAT = 1
@@ -39,8 +40,18 @@ def shard_name(save: str, rank: int) -> str:
 class Saving:
     """A save under way. `wait()` ends it: all ranks call it, as often as they like."""
 
-    def __init__(self, state: Any, folder: str, group: Group, copies: dict[str, np.ndarray] | None) -> None:
-        """copies: arrays by path to copy the tensors into, so that a thread can write them; None writes at once."""
+    def __init__(
+        self,
+        state: Any,
+        folder: str,
+        group: Group,
+        copies: dict[str, np.ndarray] | None,
+        steady: Iterable[Any] = (),
+    ) -> None:
+        """copies: arrays by path to copy the tensors into, so that a thread can write them; None writes at once.
+
+        steady: tensors that nobody writes until `copied()` (snapshot.py), and optimizers.
+        """
         self.folder, self.group = folder, group
         self._error: BaseException | None = None
         self._settled = False
@@ -48,8 +59,7 @@ class Saving:
         plan = self._agree(tree, leaves)
         self.id, self.writers = plan["save"], plan["writers"]
         own = [leaf for path, leaf in leaves.items() if self.writers[path] == group.rank]
-        if copies is not None:
-            own = [leaf._replace(array=_copied(leaf, copies)) for leaf in own]
+        self._snapshot = None if copies is None else Snapshot(own, copies, steady)
         self._thread = threading.Thread(target=self._write, args=(own, plan["tree"]), name="ringgrad save")
         self._thread.run() if copies is None else self._thread.start()
 
@@ -75,6 +85,9 @@ class Saving:
     def _write(self, own: list[Leaf], tree: str) -> None:
         path = os.path.join(self.folder, shard_name(self.id, self.group.rank))
         try:
+            if self._snapshot is not None:
+                self._snapshot.finish()
+                own = self._snapshot.leaves
             tensors = [[leaf.path, {"leaf": i}] for i, leaf in enumerate(own)]
             write_tree(path, {"dict": [["save", self.id], ["tensors", {"dict": tensors}]]}, own)
             if self.group.rank == 0:
@@ -117,12 +130,18 @@ class Saving:
                     )
                 time.sleep(LOOK)
 
+    def copied(self) -> None:
+        """Blocks until the state may be written again; asks no other rank, raises nothing."""
+        if self._snapshot is not None:
+            self._snapshot.copied()
+
     def done(self) -> bool:
         """Whether this rank's part is over; the whole may not be."""
         return not self._thread.is_alive()
 
     def settle(self) -> None:
         """Blocks until this rank's part is over, and on rank 0 the whole; asks no other rank, raises nothing."""
+        self.copied()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -148,15 +167,6 @@ class Saving:
         own = [(rank, text) for rank, text in failed if "could not write its part" not in text]
         rank, text = (own or failed)[0]
         raise CheckpointError(f"[checkpoint] saving {self.folder} failed on rank {rank}: {text}") from error
-
-
-def _copied(leaf: Leaf, copies: dict[str, np.ndarray]) -> np.ndarray:
-    """The array's values in memory that an earlier save has used: new memory would take several times as long."""
-    copy = copies.get(leaf.path)
-    if copy is None or copy.shape != leaf.array.shape or copy.dtype != leaf.array.dtype:
-        copy = copies[leaf.path] = np.empty_like(leaf.array, order="C")
-    np.copyto(copy, leaf.array)
-    return copy
 
 
 def sweep(folder: str, save: str) -> None:

@@ -9,6 +9,7 @@ class Callback:
     """Subclass it and define the hooks that are needed; each is called before the module's of the same name."""
 
     monitors = False  # True: its on_train_epoch_end comes after all others', as it reads what they log
+    changes_weights = True  # False: its hooks leave weights alone, so a checkpoint may be copied meanwhile
 
     @property
     def state_key(self) -> str:

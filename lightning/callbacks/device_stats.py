@@ -14,6 +14,8 @@ class DeviceStatsMonitor(Callback):
     and on a GPU its memory. Names begin with "device/"; sizes are in MB.
     """
 
+    changes_weights = False
+
     def __init__(self, cpu_stats: bool | None = None) -> None:
         self.cpu_stats = cpu_stats is not False
 

@@ -15,6 +15,7 @@ class EarlyStopping(Callback):
     stopping_threshold, divergence_threshold: stop once it is better, or worse, than this.
     """
 
+    changes_weights = False
     monitors = True
 
     def __init__(

@@ -13,6 +13,8 @@ class LearningRateMonitor(Callback):
     logging_interval: "step", "epoch", or None for both as the schedulers step. log_momentum: momentum or beta1 too.
     """
 
+    changes_weights = False
+
     def __init__(self, logging_interval: str | None = None, log_momentum: bool = False) -> None:
         if logging_interval not in (None, "step", "epoch"):
             raise ValueError(

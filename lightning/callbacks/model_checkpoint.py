@@ -23,6 +23,7 @@ class ModelCheckpoint(Callback):
     save_on_train_epoch_end: at the end of the training epoch rather than of validation.
     """
 
+    changes_weights = False
     monitors = True
     CHECKPOINT_NAME_LAST = "last"
     FILE_EXTENSION = ".ckpt"

@@ -12,6 +12,7 @@ from .callback import Callback
 class RichProgressBar(Callback):
     """Batches, time and the values logged with prog_bar=True. refresh_rate: batches between updates, 0 for none."""
 
+    changes_weights = False
     INTERVAL = 0.1  # s between updates: drawing costs more than a small step
 
     def __init__(self, refresh_rate: int = 1, leave: bool = False) -> None:

@@ -26,11 +26,13 @@ class ThroughputMonitor(Callback):
     """Logs, each `log_every_n_steps` steps, over the steps since the last time and all workers:
 
     throughput/samples_per_s, throughput/items_per_s (with length_fn: tokens), throughput/step_ms;
-    share/compute, share/communication (waiting for gradients' means: what backward did not hide), share/stall (waiting
-    for the loader); throughput/straggler: the rank that the others wait for, -1 where none is 10 % slower than
+    share/compute, share/communication (exchanging gradients and, under ZeRO, parameters: what backward did not hide),
+    share/stall (waiting for the loader); throughput/straggler: the rank that the others wait for, -1 where none is 10 % slower than
     the middle one. batch_size_fn, length_fn: from a batch its samples and its items; by default the first
     dimension of the first tensor. Validation does not count.
     """
+
+    changes_weights = False
 
     def __init__(
         self,
@@ -42,10 +44,12 @@ class ThroughputMonitor(Callback):
         self.window = Window()
         self.values: dict[str, float] = {}  # as they were logged last
         self._began = self._ended = 0.0
-        self._timed: Any = None
+        self._timed: list[tuple[Any, str]] = []
+        self._exchanging = False
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self._time_reduction(trainer.strategy.reducer)
+        for owner, name in trainer.strategy.exchanges(trainer.optimizers):
+            self._time_exchange(owner, name)
         self._restart()
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -76,9 +80,9 @@ class ThroughputMonitor(Callback):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.window.batches:  # as many on all workers
             self._publish(trainer)
-        if self._timed is not None:
-            del self._timed.finish
-            self._timed = None
+        while self._timed:
+            owner, name = self._timed.pop()
+            del owner.__dict__[name]
 
     def _publish(self, trainer: Any) -> None:
         self.values = summary(trainer.strategy.gather_object(self.window.row()), self.length_fn is not None)
@@ -95,21 +99,23 @@ class ThroughputMonitor(Callback):
         if self.verbose and rank >= 0:
             trainer.print(f"[ThroughputMonitor] step {trainer.global_step}: the workers wait for rank {rank}")
 
-    def _time_reduction(self, reducer: Any) -> None:
-        """Backward ends with `reducer.finish`, which waits for what communication has not hidden."""
-        if reducer is None:
-            return
-        finish = reducer.finish
+    def _time_exchange(self, owner: Any, name: str) -> None:
+        """Puts a clock around a method that waits for other workers; what it calls is within its time."""
+        exchange = getattr(owner, name)
 
-        @wraps(finish)
+        @wraps(exchange)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            if self._exchanging:
+                return exchange(*args, **kwargs)
+            self._exchanging, start = True, time.perf_counter()
             try:
-                return finish(*args, **kwargs)
+                return exchange(*args, **kwargs)
             finally:
+                self._exchanging = False
                 self.window.communication += time.perf_counter() - start
 
-        reducer.finish, self._timed = timed, reducer
+        owner.__dict__[name] = timed
+        self._timed.append((owner, name))
 
 
 def summary(rows: list[list[float]], items: bool) -> dict[str, float]:

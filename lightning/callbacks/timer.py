@@ -17,6 +17,8 @@ class Timer(Callback):
     interval: look at the clock after each "step" or "epoch". The time of an earlier run counts after a resume.
     """
 
+    changes_weights = False
+
     def __init__(
         self,
         duration: str | timedelta | dict[str, int] | None = None,

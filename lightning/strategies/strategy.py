@@ -131,6 +131,10 @@ class DDPStrategy:
         """What this worker holds of it, for a checkpoint that all workers write."""
         return optimizer.state_dict()
 
+    def steady(self, module: Any, optimizers: list[Any]) -> list[Any]:
+        """What nothing but an optimizer step writes; a checkpoint may copy it beside forward and backward."""
+        return [*module.parameters(), *optimizers]
+
     def load_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
         """Takes the whole state on all workers."""
         optimizer.load_state_dict(state)
@@ -154,13 +158,12 @@ class DDPStrategy:
         """The step's loss from its parts' losses."""
         return losses[0]
 
-    @property
-    def reducer(self) -> Any:
-        """What ends a backward with `finish`, once all gradients are the workers' means; None: nothing does."""
+    def exchanges(self, optimizers: list[Any]) -> list[tuple[Any, str]]:
+        """The methods (object, name) in which a training step waits for other workers."""
         if self.ddp is None:
-            return None
+            return []
         sharded = self.ddp._sharded
-        return self.ddp._reducer if sharded is None else sharded.reducer
+        return [(self.ddp._reducer if sharded is None else sharded.reducer, "finish")]
 
     def no_sync(self) -> Any:
         """Within it backward leaves each worker's own gradients."""

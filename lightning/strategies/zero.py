@@ -34,6 +34,10 @@ class ZeroStrategy(DDPStrategy):
     def held_optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         return super().optimizer_state(optimizer) if self.group is None else optimizer.local_state_dict()
 
+    def exchanges(self, optimizers: list[Any]) -> list[tuple[Any, str]]:
+        steps = [] if self.group is None else [(optimizer, "_exchange") for optimizer in optimizers]
+        return [*super().exchanges(optimizers), *steps]
+
 
 class Zero2Strategy(DDPStrategy):
     """Data parallel, with the memory for gradients and the optimizer's state shared out (distributed/sharded.py).
@@ -74,6 +78,10 @@ class Zero2Strategy(DDPStrategy):
             return super().held_optimizer_state(optimizer)
         return self.ddp.local_optimizer_state_dict()
 
+    def steady(self, module: Any, optimizers: list[Any]) -> list[Any]:
+        in_backward = self.group is not None and self.ddp.step_in_backward
+        return [] if in_backward else super().steady(module, optimizers)
+
     def load_optimizer_state(self, optimizer: Any, state: dict[str, Any]) -> None:
         if self.group is None:
             super().load_optimizer_state(optimizer, state)
@@ -86,9 +94,9 @@ class Zero2Strategy(DDPStrategy):
         else:
             self.ddp.clip_grad_norm_(limit)
 
-    @property
-    def reducer(self) -> Any:
-        return None
+    def exchanges(self, optimizers: list[Any]) -> list[tuple[Any, str]]:
+        names = ("_land", "_finish", "_spread")
+        return [] if self.group is None else [(self.ddp, name) for name in names]
 
     def no_sync(self) -> Any:
         return contextlib.nullcontext()  # each backward's gradients are shared out, and added up there
