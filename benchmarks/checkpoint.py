@@ -116,8 +116,8 @@ class Training:
 
 def stall(folder: Path, mib: int, rounds: int) -> dict[str, float]:
     """Seconds: a whole save; how long an asynchronous one holds training up, with all copied at once and beside the
-    next step; and how much longer the save and the next step take together than a step alone: the thread that copies and
-    writes takes its share of the machine either way."""
+    next step; and how much longer the save and the next step take together than a step alone: the thread that copies
+    and writes takes its share of the machine either way."""
     training = Training(mib)
     training.step()
     rows = []

@@ -58,7 +58,7 @@ class Snapshot:
             self._check()
 
     def finish(self) -> None:
-        """The thread's part. CheckpointError where a tensor was written meanwhile: its copy may be half old, half new."""
+        """The thread's part. CheckpointError where a tensor was written meanwhile: its copy may be torn."""
         self._copy()
         if not self._checked.wait(GRACE):
             self._check()

@@ -27,9 +27,9 @@ class ThroughputMonitor(Callback):
 
     throughput/samples_per_s, throughput/items_per_s (with length_fn: tokens), throughput/step_ms;
     share/compute, share/communication (exchanging gradients and, under ZeRO, parameters: what backward did not hide),
-    share/stall (waiting for the loader); throughput/straggler: the rank that the others wait for, -1 where none is 10 % slower than
-    the middle one. batch_size_fn, length_fn: from a batch its samples and its items; by default the first
-    dimension of the first tensor. Validation does not count.
+    share/stall (waiting for the loader); throughput/straggler: the rank that the others wait for, -1 where none is
+    10 % slower than the middle one. batch_size_fn, length_fn: from a batch its samples and its items; by default the
+    first dimension of the first tensor. Validation does not count.
     """
 
     changes_weights = False
