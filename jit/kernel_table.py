@@ -259,12 +259,12 @@ def _max_pool_adjoint(p: Any, node: Node) -> None:
 
 @kernel("conv")
 def _conv(p: Any, node: Node) -> None:
-    from ..tensor.backend.cpu.convolution import primitive
+    from ..tensor.backend.cpu.convolution import runner
 
-    made = primitive(*node.kw["primitive"])
-    assert made is not None
+    run = runner(*node.kw["primitive"])
+    assert run is not None
     given = ", ".join(p.expression(a) for a in node.args)
-    p.line(f"{p.name_of(made.run)}({given}, {p.out(node.outputs[0])})")
+    p.line(f"{p.name_of(run)}({given}, {p.out(node.outputs[0])})")
 
 
 @kernel("fused")

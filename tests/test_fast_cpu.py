@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ringgrad as rg
-from ringgrad.tensor.backend.cpu import gemm, library
+from ringgrad.tensor.backend.cpu import gemm, library, winograd
 from ringgrad.tensor.ops import faster as door
 
 fast = pytest.mark.skipif(library.load() is None, reason="needs the extra `fast`")
@@ -180,3 +180,34 @@ def test_products_are_numpys_in_any_layout() -> None:
         out = np.empty((len(a), b.shape[1]), np.float32)
         gemm.into(a, b, out)
         assert (out == a @ b).all()
+
+
+@fast
+@pytest.mark.parametrize(
+    "x,k,padding", [((3, 16, 13, 10), 24, (1, 1)), ((2, 5, 8, 8), 7, (0, 2)), ((1, 32, 6, 40), 16, (2, 1))]
+)
+def test_winograd_convolves_as_direct_sums_do(monkeypatch: Any, x: Any, k: int, padding: Any) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(winograd, "GAIN", 0.0)  # for any size
+    monkeypatch.setattr(winograd, "CACHE", 1 << 17)  # a few images at a time, the last time fewer
+    for cached in (winograd.worth, winograd.runner):
+        cached.cache_clear()
+    a, w, b = random(*x), random(k, x[1], 3, 3), random(k)
+
+    def compute(dtype: Any) -> list[Any]:
+        given = [rg.tensor(t.astype(dtype)).requires_grad_() for t in (a, w, b)]
+        y = rg.nn.functional.conv2d(*given, padding=padding)
+        y.backward(rg.tensor(random(*y.shape).astype(dtype)))
+        return [y.detach().numpy(), *(t.grad.numpy() for t in given)]
+
+    calls: list[str] = []
+    plain = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *args: calls.append("") or plain(*args))
+    assert_close(compute("float32"), compute("float64"), 2e-5)
+    assert len(calls) == 2  # forward and the gradient for the input
+    a[0, 0, 0, 0] = np.nan
+    broken, direct = compute("float32")[0], compute("float64")[0]
+    assert np.isnan(broken[np.isnan(direct)]).all() and np.isfinite(broken[0, :, :, 9:]).all()
+    assert np.isfinite(broken[1:]).all()
+    for cached in (winograd.worth, winograd.runner):
+        cached.cache_clear()

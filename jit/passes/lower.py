@@ -323,7 +323,7 @@ def _conv_kernel(
         return False
     numbers = tuple(node.kw[name] for name in ("stride", "padding", "dilation", "groups"))
     made = (kind, x.shape, w.shape, y.shape, *numbers, len(args) == 3, own.threads)
-    if convolution.primitive(*made) is None:
+    if convolution.runner(*made) is None:
         return False
     low.kernel("conv", args, node.outputs, node, primitive=made)
     return True

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import library as onednn
+from . import winograd
 from .library import BIAS, DIFF_DST, DIFF_SRC, DIFF_WEIGHTS, DST, FORWARD, SRC, WEIGHTS, Dims, Primitive
 
 Ints = tuple[int, ...]
@@ -57,6 +58,14 @@ def primitive(
         return None
 
 
+def runner(kind: str, *numbers: Any) -> Callable[..., Any] | None:
+    """run(arrays..., out) of the fastest way to compute what `primitive` does with these arguments."""
+    if (tiled := winograd.runner(kind, *numbers)) is not None:
+        return tiled
+    found = primitive(kind, *numbers)
+    return None if found is None else found.run
+
+
 def _fits(a: Any, b: Any, padding: Pairs) -> bool:
     return (
         a.dtype == F32 == b.dtype
@@ -78,10 +87,10 @@ def _run(kind: str, x: Ints, w: Ints, y: Ints, geometry: dict[str, Any], given: 
     lib = onednn.load()
     assert lib is not None
     numbers = [geometry[k] for k in ("stride", "padding", "dilation", "groups")]
-    found = primitive(kind, x, w, y, *numbers, len(given) > 2, lib.threads)
-    if found is None:
+    run = runner(kind, x, w, y, *numbers, len(given) > 2, lib.threads)
+    if run is None:
         return None
-    return found.run(*map(np.ascontiguousarray, given), np.empty(out, F32))
+    return run(*map(np.ascontiguousarray, given), np.empty(out, F32))
 
 
 def conv(x: Any, weight: Any, bias: Any = None, **geometry: Any) -> Any:
