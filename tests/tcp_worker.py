@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from group_cases import run_all
+
 from ringgrad.distributed.group import Group
 from ringgrad.distributed.transport import Transport
 from ringgrad.distributed.transport.hosts import HostsTransport
@@ -35,8 +37,6 @@ def join(folder: str, rank: int, world: int, port: str, layout: str = "", **opti
 
 
 def main(folder: str, rank: str, world: str, port: str, layout: str = "") -> None:
-    from test_distributed_group import run_all
-
     # Different tags are different code: sizes of the world share them out.
     seal = {"2": "mac", "3": "crc", "5": "none"}.get(world)
     transport = join(folder, int(rank), int(world), port, layout, seal=seal)
