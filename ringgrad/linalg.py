@@ -35,6 +35,7 @@ from .tensor.linalg import (
     vecdot,
     vector_norm,
 )
+from .tensor.lu import lu, lu_factor, lu_factor_ex, lu_solve
 
 __all__ = [
     "LinAlgError",
@@ -50,6 +51,10 @@ __all__ = [
     "inv",
     "inv_ex",
     "lstsq",
+    "lu",
+    "lu_factor",
+    "lu_factor_ex",
+    "lu_solve",
     "matmul",
     "matrix_exp",
     "matrix_norm",

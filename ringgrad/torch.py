@@ -18,6 +18,7 @@ from typing import Any
 
 import ringgrad
 from ringgrad import version
+from ringgrad.tensor import dtypes
 
 
 VERSION = f"2.13.0+ringgrad{ringgrad.__version__}"  # the PyTorch release whose API this follows
@@ -71,6 +72,7 @@ def install() -> None:
         raise RuntimeError("[torch] must be installed before PyTorch is imported, came a process that has imported it")
     sys.meta_path.insert(0, Alias())
     sys.modules["torch"] = ringgrad
+    dtypes.library[0] = "torch"
     # scripts compare torch.__version__ with releases of PyTorch's
     for module in (ringgrad, version):
         vars(module)["__version__"] = VERSION

@@ -97,9 +97,9 @@ def adjoint(input: Tensor) -> Tensor:
     return turned.conj() if input.is_complex() else turned
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
+def tile(input: Tensor, *times: Any, dims: Any = None) -> Tensor:
     """Copies laid side by side; counts for leading dimensions may be left out."""
-    counts = _dims(dims)
+    counts = _dims(times) if dims is None else dims
     return input.repeat((1,) * (input.ndim - len(counts)) + tuple(counts))
 
 
@@ -372,9 +372,9 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     return _v.as_strided(input, size=size, stride=stride, storage_offset=offset)
 
 
-def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+def sum_to_size(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """Summed over what broadcasting from `size` would have spread."""
-    shape = tuple(_dims(size))
+    shape = tuple(_dims(sizes) if size is None else size)
     if np.broadcast_shapes(shape, input.array.shape) != input.array.shape:
         raise RuntimeError(f"[sum_to_size] {list(shape)} must broadcast to {list(input.shape)}")
     return _s.sum_to_shape(input, shape=shape)

@@ -41,8 +41,17 @@ def _alike(name: str, t: Any, device: Any, *args: Any) -> Any:
     return devices.make(name[:-5], to, array.shape, *args)
 
 
-def size_of(name: str, size: tuple[Any, ...]) -> tuple[int, ...]:
-    """Sizes given as `f(2, 3)` or `f((2, 3))`."""
+# Keywords of PyTorch's that change nothing here.
+TAKEN = {"layout", "memory_format", "names", "out", "pin_memory"}
+
+
+def size_of(name: str, size: tuple[Any, ...], others: dict[str, Any] | None = None) -> tuple[int, ...]:
+    """Sizes given as `f(2, 3)`, `f((2, 3))` or, among the other keywords, `f(size=(2, 3))`."""
+    if others:
+        if "size" in others:
+            size = (others["size"],)
+        if unknown := others.keys() - TAKEN - {"size"}:
+            raise TypeError(f"[{name}] got an unexpected keyword argument {min(unknown)!r}")
     if len(size) == 1 and isinstance(size[0], Sequence | np.ndarray | Variable):
         size = tuple(size[0])
     try:
@@ -162,19 +171,29 @@ def _float_or(dtype: Any) -> Any:
     return default_float() if dtype is None else to_numpy(dtype)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def empty(
+    *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **others: Any
+) -> Any:
     """A tensor of the given size with undefined content."""
-    return _made(devices.make("empty", device, size_of("empty", size), _float_or(dtype)), requires_grad)
+    return _made(
+        devices.make("empty", device, size_of("empty", size, others), _float_or(dtype)), requires_grad
+    )
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def zeros(
+    *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **others: Any
+) -> Any:
     """A tensor of zeros."""
-    return _made(devices.make("zeros", device, size_of("zeros", size), _float_or(dtype)), requires_grad)
+    return _made(
+        devices.make("zeros", device, size_of("zeros", size, others), _float_or(dtype)), requires_grad
+    )
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Any:
+def ones(
+    *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **others: Any
+) -> Any:
     """A tensor of ones."""
-    return _made(devices.make("ones", device, size_of("ones", size), _float_or(dtype)), requires_grad)
+    return _made(devices.make("ones", device, size_of("ones", size, others), _float_or(dtype)), requires_grad)
 
 
 def full(

@@ -9,6 +9,9 @@ import numpy as np
 
 from ..autograd.op import low_floats
 
+# The name of the library in what is printed: "torch" for scripts that import it under that name.
+library = ["ringgrad"]
+
 
 class dtype:
     """An element type: `float32.itemsize`, `float32.is_floating_point`. NumPy takes it wherever it takes a dtype."""
@@ -42,7 +45,7 @@ class dtype:
         return {"complex128": float64, "complex64": float32}.get(self.name, self)
 
     def __repr__(self) -> str:
-        return f"ringgrad.{self.name}"
+        return f"{library[0]}.{self.name}"
 
     def __reduce__(self) -> str:
         return self.name

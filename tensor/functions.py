@@ -358,9 +358,9 @@ def _dims(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(args[0]) if len(args) == 1 and isinstance(args[0], tuple | list) else args
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape, in the same memory where that is possible; one size may be -1."""
-    return _s.reshape(input, shape=_dims(shape))
+    return _s.reshape(input, shape=_dims(sizes) if shape is None else shape)
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -378,9 +378,9 @@ def t(input: Tensor) -> Tensor:
     return _s.transpose(input, dim0=0, dim1=1) if input.ndim == 2 else _s.alias(input)
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     """A view with dimensions in another order."""
-    return _s.permute(input, dims=_dims(dims))
+    return _s.permute(input, dims=_dims(order) if dims is None else dims)
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -465,9 +465,9 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return _s.stack(*tensors, dim=dim)
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """A copy with the order along `dims` reversed."""
-    return _s.flip(input, dims=_dims(dims))
+    return _s.flip(input, dims=_dims(axes) if dims is None else dims)
 
 
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
@@ -545,7 +545,12 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """Matrix product; vectors and batches as in NumPy's matmul."""
-    return _linear.matmul(input, other)
+    try:
+        return _linear.matmul(input, other)
+    except RuntimeError:
+        if not getattr(input, "is_sparse", False):
+            raise
+        return input @ other
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -554,7 +559,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
         raise RuntimeError(
             f"[mm] both must be matrices, came shapes {list(input.shape)} and {list(mat2.shape)}"
         )
-    return _linear.matmul(input, mat2)
+    return matmul(input, mat2)
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:

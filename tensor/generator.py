@@ -40,7 +40,9 @@ class Generator(Engine):
     def uniform(
         self, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: Any = np.float32, out: Out = None
     ) -> np.ndarray:
-        """Uniform numbers in [low, high)."""
+        """Uniform numbers in [low, high); of complex ones both parts."""
+        if (real := _real(dtype)) is not None:
+            return self.uniform(_pairs(shape), low, high, real).view(dtype)[..., 0]
         y = _floating("uniform", shape, dtype, out)
         least, most = limits(y.dtype)
         if not (least <= low <= high <= most and high - low <= most):
@@ -62,7 +64,10 @@ class Generator(Engine):
         """Normal numbers, by Box and Muller's transform (doi:10.1214/aoms/1177706645).
 
         one_by_one: as PyTorch fills tensors that are not contiguous, and those of fewer than 16 numbers.
+        Of complex numbers each part has the mean and half the variance.
         """
+        if (real := _real(dtype)) is not None:
+            return self.normal(_pairs(shape), mean, std * 0.5**0.5, real).view(dtype)[..., 0]
         y = _floating("normal", shape, dtype, out)
         if not std >= 0:
             raise RuntimeError(f"[normal] std must be >= 0, got {std}")
@@ -254,6 +259,16 @@ class Generator(Engine):
 def _cosine_and_sine(u: float, v: float) -> tuple[float, float]:
     radius, angle = math.sqrt(-2.0 * math.log1p(-v)), 2.0 * math.pi * u
     return radius * math.cos(angle), radius * math.sin(angle)
+
+
+def _real(dtype: Any) -> Any:
+    """The type of a complex type's parts; None for other types."""
+    kind = np.dtype(dtype)
+    return np.empty(0, kind).real.dtype if kind.kind == "c" else None
+
+
+def _pairs(shape: Shape) -> tuple[int, ...]:
+    return (shape, 2) if isinstance(shape, int) else (*shape, 2)
 
 
 def _floating(who: str, shape: Shape, dtype: Any, out: Out) -> np.ndarray:

@@ -22,6 +22,7 @@ from .ops import pointwise as _p
 LATE = {
     "linalg": "cholesky_inverse cholesky_solve det inverse=inv logdet matrix_exp matrix_power pinverse slogdet"
     " svd=old_svd qr=old_qr cholesky=old_cholesky eig=old_eig triangular_solve",
+    "lu": "lu=old_lu lu_solve=old_lu_solve",
     "special": "lgamma digamma mvlgamma erfinv erfc i0",
     "fft": "stft istft",
     "storage": "untyped_storage storage resize_ resize_as_ set_ share_memory_ apply_ map_",

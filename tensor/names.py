@@ -30,6 +30,7 @@ PRIVATE = {
 LATE = {
     "tensor.linalg": "cholesky_inverse cholesky_solve det inverse=inv logdet matrix_exp matrix_power matrix_rank"
     " pinverse slogdet svd=old_svd qr=old_qr cholesky=old_cholesky eig=old_eig lstsq triangular_solve",
+    "tensor.lu": "lu=old_lu lu_unpack lu_solve=old_lu_solve",
     "tensor.special": "lgamma digamma polygamma mvlgamma erfinv erfc i0",
     "tensor.fft": "stft istft hann_window hamming_window blackman_window bartlett_window kaiser_window",
     "tensor.settings": "finfo iinfo is_tensor is_storage typename promote_types result_type can_cast"

@@ -46,11 +46,13 @@ def rand(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
-    **_: Any,
+    **others: Any,
 ) -> Any:
     """Uniform numbers in [0, 1)."""
     return finish(
-        _of(generator, device).uniform(size_of("rand", size), dtype=_float(dtype)), requires_grad, device
+        _of(generator, device).uniform(size_of("rand", size, others), dtype=_float(dtype)),
+        requires_grad,
+        device,
     )
 
 
@@ -60,11 +62,13 @@ def randn(
     dtype: Any = None,
     device: Any = None,
     requires_grad: bool = False,
-    **_: Any,
+    **others: Any,
 ) -> Any:
     """Normal numbers of mean 0 and variance 1."""
     return finish(
-        _of(generator, device).normal(size_of("randn", size), dtype=_float(dtype)), requires_grad, device
+        _of(generator, device).normal(size_of("randn", size, others), dtype=_float(dtype)),
+        requires_grad,
+        device,
     )
 
 

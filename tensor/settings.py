@@ -272,7 +272,7 @@ class memory_format:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"ringgrad.{self.name}"
+        return f"{dtypes.library[0]}.{self.name}"
 
 
 contiguous_format, preserve_format = memory_format("contiguous_format"), memory_format("preserve_format")
@@ -285,7 +285,9 @@ class layout(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return f"ringgrad.{self!s}"
+        return f"{dtypes.library[0]}.{str.__str__(self)}"
+
+    __str__ = __repr__
 
 
 strided, sparse_coo = layout("strided"), layout("sparse_coo")

@@ -102,6 +102,8 @@ class SparseTensor:
         """The product with a dense or sparse matrix."""
         return spmm(self, other)
 
+    matmul = mm
+
     def __mul__(self, number: Any) -> SparseTensor:
         return SparseTensor(self._places, _p.mul(self._numbers, number), self.size_, self._coalesced)
 
@@ -116,7 +118,7 @@ class SparseTensor:
     def __repr__(self) -> str:
         return (
             f"tensor(indices={self._places!r},\n       values={self._numbers!r},\n       size={self.size_},"
-            f" nnz={self._nnz()}, layout=ringgrad.sparse_coo)"
+            f" nnz={self._nnz()}, layout={dtypes.library[0]}.sparse_coo)"
         )
 
 

@@ -36,7 +36,7 @@ class Size(tuple[int, ...]):
         return math.prod(self)
 
     def __repr__(self) -> str:
-        return f"ringgrad.Size({list(self)})"
+        return f"{dtypes.library[0]}.Size({list(self)})"
 
     def __add__(self, other: Any) -> Size:
         return Size(tuple.__add__(self, tuple(other)))
@@ -572,24 +572,36 @@ class Tensor(Variable):
         )
 
     def new_empty(
-        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False, **others: Any
     ) -> Tensor:
         return creation.empty(
-            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+            *size,
+            dtype=dtype or self.dtype,
+            device=self._beside(device),
+            requires_grad=requires_grad,
+            **others,
         )
 
     def new_zeros(
-        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False, **others: Any
     ) -> Tensor:
         return creation.zeros(
-            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+            *size,
+            dtype=dtype or self.dtype,
+            device=self._beside(device),
+            requires_grad=requires_grad,
+            **others,
         )
 
     def new_ones(
-        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False
+        self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: Any = False, **others: Any
     ) -> Tensor:
         return creation.ones(
-            *size, dtype=dtype or self.dtype, device=self._beside(device), requires_grad=requires_grad
+            *size,
+            dtype=dtype or self.dtype,
+            device=self._beside(device),
+            requires_grad=requires_grad,
+            **others,
         )
 
     def new_full(
@@ -722,8 +734,10 @@ class Tensor(Variable):
     def where(self, condition: Tensor, other: Any) -> Tensor:
         return _p.where(condition, self, other)
 
-    def view(self, *shape: Any) -> Tensor:
+    def view(self, *shape: Any, size: Any = None, dtype: Any = None) -> Tensor:
         """The same memory in another shape, or under another dtype; never a copy."""
+        if size is not None or dtype is not None:
+            shape = (dtype,) if size is None else size
         if len(shape) == 1 and type(shape[0]) is dtypes.dtype:
             return wrap(self.array.view(dtypes.to_numpy(shape[0])))
         return _s.view(self, shape=f._dims(shape))
@@ -734,16 +748,16 @@ class Tensor(Variable):
     def reshape_as(self, other: Tensor) -> Tensor:
         return _s.reshape(self, shape=other.array.shape)
 
-    def expand(self, *sizes: Any) -> Tensor:
+    def expand(self, *sizes: Any, size: Any = None) -> Tensor:
         """A view in a larger shape, without copies of the elements; -1 keeps a size."""
-        return _s.expand(self, shape=f._dims(sizes))
+        return _s.expand(self, shape=f._dims(sizes) if size is None else size)
 
     def expand_as(self, other: Tensor) -> Tensor:
         return _s.expand(self, shape=other.array.shape)
 
-    def repeat(self, *sizes: Any) -> Tensor:
+    def repeat(self, *sizes: Any, repeats: Any = None) -> Tensor:
         """Copies laid side by side, so many along each dimension."""
-        times = f._dims(sizes)
+        times = f._dims(sizes if repeats is None else (repeats,))
         if len(times) < self.ndim:
             raise RuntimeError(f"[repeat] must name at least {self.ndim} counts, came {list(times)}")
         shape = (1,) * (len(times) - self.ndim) + self.array.shape

@@ -242,3 +242,67 @@ def test_results_that_were_wrong_without_an_error():
     assert ringgrad.linalg.vander(ringgrad.tensor([2.0, 3.0]), N=3).tolist() == [[1, 2, 4], [1, 3, 9]]
     assert ringgrad.xlogy(ringgrad.ones(2), 2).dtype is ringgrad.float32
     assert ringgrad.float_power(ringgrad.tensor([2j]), 2).tolist() == [-4]
+
+
+def test_sizes_given_by_keyword():
+    for t in (torch, ringgrad):
+        x = t.ones(2)
+        made = [t.zeros(size=(2, 3)), t.rand(size=(2, 3)), x.new_ones(size=(2, 3)), t.empty(size=(2, 3))]
+        assert all(tuple(y.shape) == (2, 3) for y in made)
+        taken = [
+            x.view(size=(2, 1)),
+            x.reshape(shape=(2, 1)),
+            x.repeat(repeats=(2, 1)),
+            x.expand(size=(2, 2)),
+        ]
+        taken += [t.tile(x, dims=(2, 1)), t.ones(1, 2).permute(dims=(1, 0)), x.view(dtype=t.int32)]
+        assert [tuple(y.shape) for y in taken] == [(2, 1), (2, 1), (2, 2), (2, 2), (2, 2), (2, 1), (2,)]
+        with pytest.raises(TypeError, match=r"unexpected keyword argument|invalid combination"):
+            t.zeros(2, sizes=(3,))
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("count", [5, 40])
+def test_complex_random_numbers(dtype: str, count: int) -> None:
+    same(lambda t: t.view_as_real(t.randn(count, dtype=getattr(t, dtype))))
+    same(lambda t: t.view_as_real(t.rand(count, 2, dtype=getattr(t, dtype))))
+    same(lambda t: t.view_as_real(t.empty(count, dtype=getattr(t, dtype)).normal_(1, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(3, 3), (2, 3, 5), (5, 3), (0, 3, 3), (3, 0)])
+def test_lu_factors_and_their_gradients(dtype: str, shape: tuple[int, ...]) -> None:
+    a = np.random.default_rng(0).standard_normal((2, *shape)).astype(dtype)
+    a = a[0] + 1j * a[1] if dtype == "complex128" else a[0]
+    results = []
+    for t in (torch, ringgrad):
+        x = t.tensor(a, requires_grad=True)
+        LU, pivots = t.linalg.lu_factor(x)
+        P, L, U = t.lu_unpack(LU, pivots)
+        (LU * t.arange(1.0, 1 + LU.numel()).reshape(LU.shape)).abs().square().sum().backward()
+        found = [P, L, U, LU, pivots, x.grad]
+        if shape[-1] == shape[-2]:
+            b = t.ones(*shape[:-1], 2, dtype=x.dtype)
+            found += [
+                t.lu_solve(b, *x.detach().lu()),
+                t.linalg.lu_solve(LU.detach(), pivots, b, adjoint=True),
+            ]
+            found.append(t.linalg.lu_solve(LU.detach(), pivots, b.transpose(-1, -2), left=False))
+        results.append([y.detach().resolve_conj().numpy() for y in found])
+    for theirs, ours in zip(*results):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_sparse_matrices_go_into_matmul():
+    for t in (torch, ringgrad):
+        sparse = t.eye(3).to_sparse()
+        assert t.matmul(sparse, t.ones(3, 2)).tolist() == t.mm(sparse, t.ones(3, 2)).tolist() == [[1, 1]] * 3
+        assert sparse.matmul(t.ones(3, 1)).tolist() == [[1]] * 3
+
+
+def test_the_optimizer_that_shares_its_state_stands_where_scripts_import_it():
+    from ringgrad.distributed import ZeroRedundancyOptimizer
+    from ringgrad.distributed.optim import ZeroRedundancyOptimizer as imported
+
+    assert imported is ZeroRedundancyOptimizer
