@@ -156,6 +156,12 @@ def _gather(g: Graph, x: Val, dim: int, index: Val) -> str:
     return y if x.ndim and index.ndim else g.reshape(y, g.out[0].shape)
 
 
+@emits("pick")
+def _pick(g: Graph, x: Val, dim: int, index: Val) -> str:
+    axes = g.ints([dim])
+    return g.node("Squeeze", g.node("GatherElements", x, g.node("Unsqueeze", index, axes), axis=dim), axes)
+
+
 REDUCTIONS = {"sum": "add", "prod": "mul", "amax": "max", "amin": "min"}
 
 

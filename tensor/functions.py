@@ -284,11 +284,14 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool) -> Any:
         return best(input, dim=None, keepdim=False)
     if isinstance(dim, Variable):
         return (_p.maximum if name == "max" else _p.minimum)(input, dim)
-    indices = arg(input, dim=dim, keepdim=True)
-    values = _index.gather(input, dim=dim, index=indices) if input.ndim else input.clone()
-    if not keepdim and input.ndim:
-        values, indices = _s.squeeze(values, dim=dim), _s.squeeze(indices, dim=dim)
-    return Extreme(values, indices)
+    indices = arg(input, dim=dim, keepdim=keepdim)
+    ndim = input.array.ndim
+    if not ndim:
+        return Extreme(input.clone(), indices)
+    d = _s.axis_of(name, dim, ndim)
+    if keepdim:
+        return Extreme(_index.gather(input, dim=d, index=indices.array, sure=True), indices)
+    return Extreme(_index.pick(input, dim=d, index=indices.array), indices)
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
@@ -441,7 +444,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of equal parts along `dim`."""
     if chunks < 1:
         raise RuntimeError(f"[chunk] the number of chunks must be positive, came {chunks}")
-    n = input.shape[_s.axis_of("chunk", dim, input.ndim)]
+    n = input.array.shape[_s.axis_of("chunk", dim, input.array.ndim)]
     if not n:
         return tuple(input.view(input.shape) for _ in range(chunks))
     return _s.split(input, sizes=-(-n // chunks), dim=dim)

@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
 def _read(input: Tensor, dim: int, indices: Tensor) -> Extreme:
     """The elements at positions along `dim`, with the positions."""
-    values = _index.gather(input, dim=dim, index=indices) if input.ndim else input.clone()
-    return Extreme(values, indices)
+    if not input.array.ndim:
+        return Extreme(input.clone(), indices)
+    d = axis_of("gather", dim, input.array.ndim)
+    return Extreme(_index.gather(input, dim=d, index=indices.array, sure=True), indices)
 
 
 def _read_one(input: Tensor, dim: int, indices: Tensor, keepdim: bool) -> Extreme:
     if not input.ndim:
         return Extreme(input.clone(), indices)
-    kept = _s.unsqueeze(indices, dim=axis_of("gather", dim, input.ndim))
-    values = _index.gather(input, dim=dim, index=kept)
-    return Extreme(values, kept) if keepdim else Extreme(_s.squeeze(values, dim=dim), indices)
+    d = axis_of("gather", dim, input.ndim)
+    if keepdim:
+        return _read(input, d, _s.unsqueeze(indices, dim=d))
+    return Extreme(_index.pick(input, dim=d, index=indices.array), indices)
 
 
 def sort(input: Tensor, dim: Any = -1, descending: bool = False, stable: bool = False) -> Extreme:

@@ -410,6 +410,11 @@ SAMPLES["gather"] = [
     S(M, dim=1, index=A((0, 4), high=4, kind="index")),
     *[S(a, dim=1, index=A((3, 2), high=4, kind="index")) for a in layouts],
 ]
+SAMPLES["pick"] = [
+    S(M, dim=0, index=A((4,), high=3, kind="index")),
+    S(R, dim=2, index=A((2, 3), high=4, kind="index")),
+    S(A((3,)), dim=0, index=A((), high=3, kind="index")),
+]
 SAMPLES["scatter_into_zeros"] = [
     S(A((2, 4)), shape=(3, 4), dim=0, index=A((2, 4), high=3, kind="index")),
     S(A(()), shape=(), dim=0, index=A((), high=1, kind="index")),

@@ -106,6 +106,7 @@ SPELLING: dict[str, Any] = {
     "scatter_into_zeros": adjoint(torch.gather),
     "index_add_zeros": adjoint(torch.index_select),
     "gather": lambda x, dim, index: torch.gather(x, dim, index),
+    "pick": lambda x, dim, index: torch.gather(x, dim, index.unsqueeze(dim)).squeeze(dim),
     "index_select": lambda x, dim, index: torch.index_select(x, dim, index),
 }
 # Ops of neural networks are compared where their layers are tested.

@@ -89,17 +89,21 @@ between_backward = Op(
     lambda xp, g, x, *, low, high: kept(xp, (x > low) & (x < high), g),
     [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high), None],
 )
-hardtanh = Op(
-    "hardtanh",
-    lambda xp, x, *, low, high: xp.clip(x, x.dtype.type(low), x.dtype.type(high)),
-    [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
-    onnx="Clip",
+hardtanh = single(
+    Op(
+        "hardtanh",
+        lambda xp, x, *, low, high: xp.clip(x, x.dtype.type(low), x.dtype.type(high)),
+        [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
+        onnx="Clip",
+    )
 )
-hardsigmoid = Op(
-    "hardsigmoid",
-    lambda xp, x: xp.clip(x / 6 + 0.5, 0, 1),
-    [lambda ops, g, x: ops.between_backward(g, x, low=-3.0, high=3.0) / 6],
-    prepare=_floating_only("hardsigmoid"),
+hardsigmoid = single(
+    Op(
+        "hardsigmoid",
+        lambda xp, x: xp.clip(x / 6 + 0.5, 0, 1),
+        [lambda ops, g, x: ops.between_backward(g, x, low=-3.0, high=3.0) / 6],
+        prepare=_floating_only("hardsigmoid"),
+    )
 )
 
 
@@ -110,11 +114,13 @@ def _hardswish_piece(y: Any, x: Any, xp: Any) -> None:
     y *= x
 
 
-hardswish = Op(
-    "hardswish",
-    lambda xp, x: in_pieces(xp, lambda y, x: _hardswish_piece(y, x, xp), 0, x),
-    [lambda ops, g, x: g * ops.hardsigmoid(x) + ops.between_backward(g * x, x, low=-3.0, high=3.0) / 6],
-    prepare=_floating_only("hardswish"),
+hardswish = single(
+    Op(
+        "hardswish",
+        lambda xp, x: in_pieces(xp, lambda y, x: _hardswish_piece(y, x, xp), 0, x),
+        [lambda ops, g, x: g * ops.hardsigmoid(x) + ops.between_backward(g * x, x, low=-3.0, high=3.0) / 6],
+        prepare=_floating_only("hardswish"),
+    )
 )
 
 
@@ -131,12 +137,14 @@ leaky_relu_backward = Op(
     lambda xp, g, x, *, negative_slope: where(xp, x > 0, g, g * g.dtype.type(negative_slope)),
     [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope), None],
 )
-leaky_relu = Op(
-    "leaky_relu",
-    _leaky,
-    [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope)],
-    prepare=_floating_only("leaky_relu"),
-    onnx="LeakyRelu",
+leaky_relu = single(
+    Op(
+        "leaky_relu",
+        _leaky,
+        [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope)],
+        prepare=_floating_only("leaky_relu"),
+        onnx="LeakyRelu",
+    )
 )
 
 
@@ -182,7 +190,7 @@ def _number(like: Any, value: float) -> Any:
     return like.new_full((), value) if isinstance(like, Variable) else like.dtype.type(value).reshape(())
 
 
-elu = Op("elu", _elu, [_elu_rule], prepare=_floating_only("elu"))
+elu = single(Op("elu", _elu, [_elu_rule], prepare=_floating_only("elu")))
 
 
 def _softplus(xp: Any, x: Any, *, beta: float, threshold: float) -> Any:
@@ -198,12 +206,16 @@ def _softplus_rule(ops: Any, g: Any, x: Any, beta: float, threshold: float) -> A
     return g * ops.where(z > threshold, _number(x, 1), ops.sigmoid(z))
 
 
-softplus = Op("softplus", _softplus, [_softplus_rule], prepare=_floating_only("softplus"), onnx="Softplus")
-logsigmoid = Op(
-    "logsigmoid",
-    lambda xp, x: xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x))),
-    [lambda ops, g, x: g * ops.sigmoid(-x)],
-    prepare=_floating_only("logsigmoid"),
+softplus = single(
+    Op("softplus", _softplus, [_softplus_rule], prepare=_floating_only("softplus"), onnx="Softplus")
+)
+logsigmoid = single(
+    Op(
+        "logsigmoid",
+        lambda xp, x: xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x))),
+        [lambda ops, g, x: g * ops.sigmoid(-x)],
+        prepare=_floating_only("logsigmoid"),
+    )
 )
 
 
@@ -240,11 +252,13 @@ silu = single(
         prepare=_floating_only("silu"),
     )
 )
-mish = Op(
-    "mish",
-    lambda xp, x: x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, 0)),
-    [lambda ops, g, x: _mish_rule(ops, g, x)],
-    prepare=_floating_only("mish"),
+mish = single(
+    Op(
+        "mish",
+        lambda xp, x: x * xp.tanh(xp.log1p(xp.exp(-xp.abs(x))) + xp.maximum(x, 0)),
+        [lambda ops, g, x: _mish_rule(ops, g, x)],
+        prepare=_floating_only("mish"),
+    )
 )
 
 

@@ -384,7 +384,7 @@ def viewing(op: Op) -> Callable[..., Any]:
 
 def single(op: Op) -> Callable[..., Any]:
     """The short way to call an op of one tensor and keywords that makes one new array, in float32 and float64."""
-    forward, plan = op.forward, op.plan(1)
+    forward, plan, recorded = op.forward, op.plan(1), op.differentiable
     assert not plan.rare and op.outputs == 1 and not op.extras and not op.broadcast
     keep_x, keywords = bool(plan.arrays), plan.keywords
 
@@ -410,7 +410,7 @@ def single(op: Op) -> Callable[..., Any]:
         t._version = [0, None]
         if x._base is not None:
             refresh(x)
-        if x._needs and mode.grad:
+        if x._needs and recorded and mode.grad:
             node = _new(FastNode)
             edge = x._node
             node.edges = (x if edge is None else edge,)

@@ -11,7 +11,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace, read
 from ...autograd.op import Op, describe
 from ..dtypes import BOOL, I64, category
-from .declare import axis_of, viewing
+from .declare import axis_of, single, viewing
 from .faster import faster
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -178,7 +178,10 @@ def _inside(name: str, index: Any, size: int, kind: type[Exception] = IndexError
         raise kind(f"[{name}] indices must be in [{low}, {size - 1}], came {int(bad)}")
 
 
-def _gather_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
+def _gather_prepare(x: Any, *, dim: int, index: Any, sure: bool = False) -> Prepared:
+    """sure: the index was made by an op that gives positions of x along `dim`."""
+    if sure:
+        return (x,), {"dim": dim, "index": index}
     i = _index_of("gather", index)
     a = x.array if isinstance(x, Variable) else x
     d = axis_of("gather", dim, a.ndim)
@@ -224,7 +227,7 @@ _kept_offsets = lru_cache(maxsize=256)(_offsets)
 
 def places(shape: tuple[int, ...], index: Any, dim: int) -> Any:
     """Positions in a flattened array of `shape` for positions along `dim`; many times faster than a grid of indices."""
-    step = math.prod(shape[dim + 1 :])
+    step = 1 if dim == len(shape) - 1 else math.prod(shape[dim + 1 :])
     at = index if step == 1 else index.astype(np.intp, copy=False) * step
     if index.ndim == 1:
         return at
@@ -269,13 +272,34 @@ scatter_into_zeros = Op(
     [lambda ops, g, dim, index: ops.gather(g, dim=dim, index=index)],
     prepare=_plain_prepare,
 )
-gather = Op(
-    "gather",
-    _gather,
-    [lambda ops, g, x_shape, dim, index: ops.scatter_into_zeros(g, shape=x_shape, dim=dim, index=index)],
-    half="native",
-    prepare=_gather_prepare,
-    onnx="GatherElements",
+gather = single(
+    Op(
+        "gather",
+        _gather,
+        [lambda ops, g, x_shape, dim, index: ops.scatter_into_zeros(g, shape=x_shape, dim=dim, index=index)],
+        half="native",
+        prepare=_gather_prepare,
+        onnx="GatherElements",
+    )
+)
+
+
+def _kept(index: Any, dim: int) -> Any:
+    return index.reshape((*index.shape[:dim], 1, *index.shape[dim:]))
+
+
+# One element of each line along `dim`, at positions that an op gave: the values of max, median and their kin.
+pick = single(
+    Op(
+        "pick",
+        lambda xp, x, *, dim, index: take_along(xp, x, _kept(index, dim), dim).reshape(index.shape),
+        [
+            lambda ops, g, x_shape, dim, index: ops.scatter_into_zeros(
+                _kept(g, dim), shape=x_shape, dim=dim, index=_kept(index, dim)
+            )
+        ],
+        half="native",
+    )
 )
 
 

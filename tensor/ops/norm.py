@@ -24,7 +24,7 @@ def _matrix(x: Any, shape: tuple[int, ...]) -> Any:
 def _check(name: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> None:
     if not shape:
         raise RuntimeError(f"[{name}] normalized_shape must have at least one dimension, came {list(shape)}")
-    if tuple(x.shape[-len(shape) :]) != shape or x.ndim < len(shape):
+    if x.array.shape[-len(shape) :] != shape:
         raise RuntimeError(
             f"[{name}] the input's last dimensions must be normalized_shape {list(shape)}, came {describe(x)}"
         )
@@ -46,16 +46,24 @@ def _layer_norm_prepare(x: Any, weight: Any, bias: Any, *, shape: Any, eps: floa
 def _layer_norm(xp: Any, x: Any, weight: Any, bias: Any, *, shape: tuple[int, ...], eps: float) -> Any:
     rows = _matrix(x, shape)
     w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
-    if (made := faster("layer_norm", xp, rows, w, b, eps)) is not None:
-        y, normal, scale = made
-        return y.reshape(x.shape), normal, scale
-    y, width = xp.empty(rows.shape, x.dtype), rows.shape[1]
+    width = rows.shape[1]
     if rows.size <= SMALL:
-        c = rows - (row_sum(xp, rows) * (1 / width))[:, None]
-        scale = (1 / xp.sqrt(row_sum(xp, c * c) * (1 / width) + eps))[:, None]
+        mean = row_sum(xp, rows)
+        mean *= 1 / width
+        c = rows - mean[:, None]
+        y = c * c
+        scale = row_sum(xp, y)
+        scale *= 1 / width
+        scale += eps
+        xp.sqrt(scale, out=scale)
+        scale = xp.reciprocal(scale, out=scale)[:, None]
         c *= scale
         _affine(xp, c, w, b, y)
         return y.reshape(x.shape), c, scale
+    if (made := faster("layer_norm", xp, rows, w, b, eps)) is not None:
+        y, normal, scale = made
+        return y.reshape(x.shape), normal, scale
+    y = xp.empty(rows.shape, x.dtype)
     normal, scale = xp.empty(rows.shape, x.dtype), xp.empty((rows.shape[0], 1), x.dtype)
     for part in blocks(*rows.shape):
         c, t = normal[part], y[part]

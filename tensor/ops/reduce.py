@@ -19,8 +19,9 @@ from .rows import row_sum
 def _dims(name: str, x: Any, dim: Any) -> tuple[int, ...]:
     if isinstance(dim, tuple | list) and not dim:
         dim = None
-    axes = axes_of(name, dim, x.ndim)
-    return axes if x.ndim else ()  # a 0-d tensor takes dim 0 and -1, and has nothing to reduce
+    ndim = x.array.ndim if isinstance(x, Variable) else x.ndim
+    axes = axes_of(name, dim, ndim)
+    return axes if ndim else ()  # a 0-d tensor takes dim 0 and -1, and has nothing to reduce
 
 
 def _restore(ops: Any, g: Any, dim: tuple[int, ...], keepdim: bool) -> Any:
@@ -150,10 +151,11 @@ def _extreme_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdi
 def _extreme_prepare(name: str) -> Any:
     def prepare(x: Any, *, dim: Any = None, keepdim: bool = False) -> tuple[Any, dict[str, Any]]:
         dims = _dims(name, x, dim)
+        shape = x.array.shape if isinstance(x, Variable) else x.shape
         for d in dims:
-            if x.ndim and x.shape[d] == 0:
+            if shape[d] == 0:
                 raise RuntimeError(
-                    f"[{name}] the reduced dimensions must not be empty, came shape {list(x.shape)}"
+                    f"[{name}] the reduced dimensions must not be empty, came shape {list(shape)}"
                 )
         return (x,), {"dim": dims, "keepdim": keepdim}
 
@@ -191,17 +193,21 @@ def _arg_prepare(name: str) -> Any:
     return prepare
 
 
-argmax = Op(
-    "argmax",
-    lambda xp, x, *, dim, keepdim: x.argmax(axis=dim, keepdims=keepdim),
-    prepare=_arg_prepare("argmax"),
-    onnx="ArgMax",
+argmax = single(
+    Op(
+        "argmax",
+        lambda xp, x, *, dim, keepdim: x.argmax(axis=dim, keepdims=keepdim),
+        prepare=_arg_prepare("argmax"),
+        onnx="ArgMax",
+    )
 )
-argmin = Op(
-    "argmin",
-    lambda xp, x, *, dim, keepdim: x.argmin(axis=dim, keepdims=keepdim),
-    prepare=_arg_prepare("argmin"),
-    onnx="ArgMin",
+argmin = single(
+    Op(
+        "argmin",
+        lambda xp, x, *, dim, keepdim: x.argmin(axis=dim, keepdims=keepdim),
+        prepare=_arg_prepare("argmin"),
+        onnx="ArgMin",
+    )
 )
 
 
@@ -217,15 +223,19 @@ def _truth(x: Any, y: Any) -> Any:
     return y.astype(x.dtype) if x.dtype.name == "uint8" else y
 
 
-all = Op(
-    "all",
-    lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).all(axis=dim, keepdims=keepdim)),
-    prepare=_bool_prepare("all"),
+all = single(
+    Op(
+        "all",
+        lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).all(axis=dim, keepdims=keepdim)),
+        prepare=_bool_prepare("all"),
+    )
 )
-any = Op(
-    "any",
-    lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).any(axis=dim, keepdims=keepdim)),
-    prepare=_bool_prepare("any"),
+any = single(
+    Op(
+        "any",
+        lambda xp, x, *, dim, keepdim: _truth(x, x.astype(bool).any(axis=dim, keepdims=keepdim)),
+        prepare=_bool_prepare("any"),
+    )
 )
 
 
@@ -260,12 +270,14 @@ def _prod_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) ->
     return g * ops.permute(others, dims=back)
 
 
-prod = Op(
-    "prod",
-    lambda xp, x, *, dim, keepdim: x.prod(axis=dim, keepdims=keepdim),
-    [_prod_rule],
-    prepare=_prod_prepare,
-    onnx="ReduceProd",
+prod = single(
+    Op(
+        "prod",
+        lambda xp, x, *, dim, keepdim: x.prod(axis=dim, keepdims=keepdim),
+        [_prod_rule],
+        prepare=_prod_prepare,
+        onnx="ReduceProd",
+    )
 )
 
 
@@ -279,9 +291,11 @@ def _var_prepare(
 
 def _var(xp: Any, x: Any, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
     n = _size(x.shape, dim)
-    centred = x - x.sum(axis=dim, keepdims=True) / x.dtype.type(n or 1)
-    total = (centred * centred).sum(axis=dim, keepdims=keepdim)
-    return total / xp.maximum(x.dtype.type(n - correction), x.dtype.type(0))
+    mean = x.sum(axis=dim, keepdims=True)
+    mean /= x.dtype.type(n or 1)
+    centred = x - mean
+    centred *= centred
+    return centred.sum(axis=dim, keepdims=keepdim) / x.dtype.type(max(n - correction, 0))
 
 
 def _var_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], correction: float, keepdim: bool) -> Any:
@@ -291,7 +305,7 @@ def _var_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], correction: float,
     return _restore(ops, g, dim, keepdim) * centred * scale
 
 
-var = Op("var", _var, [_var_rule], prepare=_var_prepare)
+var = single(Op("var", _var, [_var_rule], prepare=_var_prepare))
 
 
 def _std_prepare(
@@ -311,13 +325,15 @@ def _std_rule(
     return _var_rule(ops, safe, x, dim, correction, True)
 
 
-std = Op(
-    "std",
-    lambda xp, x, *, dim, correction, keepdim: xp.sqrt(
-        _var(xp, x, dim=dim, correction=correction, keepdim=keepdim)
-    ),
-    [_std_rule],
-    prepare=_std_prepare,
+std = single(
+    Op(
+        "std",
+        lambda xp, x, *, dim, correction, keepdim: xp.sqrt(
+            _var(xp, x, dim=dim, correction=correction, keepdim=keepdim)
+        ),
+        [_std_rule],
+        prepare=_std_prepare,
+    )
 )
 
 
@@ -334,16 +350,18 @@ def _logsumexp(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
     return y if keepdim else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in dim))
 
 
-logsumexp = Op(
-    "logsumexp",
-    _logsumexp,
-    [
-        lambda ops, g, x, y, dim, keepdim: (
-            _restore(ops, g, dim, keepdim) * ops.exp(x - _restore(ops, y, dim, keepdim))
-        )
-    ],
-    prepare=_logsumexp_prepare,
-    onnx="ReduceLogSumExp",
+logsumexp = single(
+    Op(
+        "logsumexp",
+        _logsumexp,
+        [
+            lambda ops, g, x, y, dim, keepdim: (
+                _restore(ops, g, dim, keepdim) * ops.exp(x - _restore(ops, y, dim, keepdim))
+            )
+        ],
+        prepare=_logsumexp_prepare,
+        onnx="ReduceLogSumExp",
+    )
 )
 
 
@@ -415,10 +433,15 @@ def _norm2_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdim:
     return ops.where(y == 0, x * 0, x * (g / y))
 
 
-norm2 = Op(
-    "norm2",
-    lambda xp, x, *, dim, keepdim: xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim)),
-    [_norm2_rule],
-    prepare=lambda x, *, dim=None, keepdim=False: ((x,), {"dim": _dims("norm", x, dim), "keepdim": keepdim}),
-    onnx="ReduceL2",
+norm2 = single(
+    Op(
+        "norm2",
+        lambda xp, x, *, dim, keepdim: xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim)),
+        [_norm2_rule],
+        prepare=lambda x, *, dim=None, keepdim=False: (
+            (x,),
+            {"dim": _dims("norm", x, dim), "keepdim": keepdim},
+        ),
+        onnx="ReduceL2",
+    )
 )

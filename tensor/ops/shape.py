@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ...autograd.engine import Variable, array_namespace
 from ...autograd.op import Op, array_forms, namespace_of
 from ..dtypes import promote_types
-from .declare import axes_of, axis_of, viewing
+from .declare import axes_of, axis_of, single, viewing
 from .pointwise import cast
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -126,23 +127,34 @@ transpose = viewing(
 )
 
 
+def _grows(have: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of shape `have` broadcasts to `shape`, which names all sizes."""
+    lead = len(shape) - len(have)
+    if lead < 0 or min(shape, default=0) < 0:
+        return False
+    return shape[lead:] == have or all(n == m or m == 1 for n, m in zip(shape[lead:], have))
+
+
 def _expand_prepare(x: Any, *, shape: Any) -> Prepared:
-    shape = tuple(int(n) for n in shape)
-    lead = len(shape) - x.ndim
+    shape = tuple(map(int, shape))
+    have = x.array.shape if isinstance(x, Variable) else x.shape
+    lead = len(shape) - len(have)
+    if _grows(have, shape):
+        return (x,), {"shape": shape}
     if lead < 0:
         raise RuntimeError(
             f"[expand] must name at least {x.ndim} sizes, came {list(shape)} for {list(x.shape)}"
         )
     full = []
     for i, n in enumerate(shape):
-        have = x.shape[i - lead] if i >= lead else None
+        own = have[i - lead] if i >= lead else None
         if n == -1:
-            if have is None:
+            if own is None:
                 raise RuntimeError(
                     f"[expand] -1 is not allowed in a new, leading dimension, came {list(shape)}"
                 )
-            n = have
-        elif have is not None and have not in (1, n):
+            n = own
+        elif own is not None and own not in (1, n):
             raise RuntimeError(
                 f"[expand] sizes must be equal or grow from 1, came {list(x.shape)} to {list(shape)}"
             )
@@ -150,10 +162,21 @@ def _expand_prepare(x: Any, *, shape: Any) -> Prepared:
     return (x,), {"shape": tuple(full)}
 
 
+def _expand(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
+    """A read-only view, as NumPy's broadcast_to makes it, at a tenth of the price."""
+    if xp is not np or not x.flags.c_contiguous or not x.size:
+        return xp.broadcast_to(x, shape)
+    lead = len(shape) - x.ndim
+    strides = tuple(s if n == m else 0 for s, n, m in zip(x.strides, x.shape, shape[lead:]))
+    y: Any = np.ndarray(shape, x.dtype, x, 0, (0,) * lead + strides)
+    y.flags.writeable = False
+    return y
+
+
 expand = viewing(
     Op(
         "expand",
-        lambda xp, x, *, shape: xp.broadcast_to(x, shape),
+        _expand,
         [lambda ops, g, x_shape: ops.sum_to_shape(g, shape=x_shape)],
         view=True,
         half="native",
@@ -295,14 +318,15 @@ def _split_sizes(name: str, n: int, sizes: Any) -> tuple[int, ...]:
 
 
 def _split_prepare(x: Any, *, sizes: Any, dim: int = 0) -> Prepared:
-    d = axis_of("split", dim, x.ndim)
-    return (x,), {"sizes": _split_sizes("split", x.shape[d], sizes), "dim": d}
+    shape = x.array.shape if isinstance(x, Variable) else x.shape
+    d = axis_of("split", dim, len(shape))
+    return (x,), {"sizes": _split_sizes("split", shape[d], sizes), "dim": d}
 
 
 def _split(xp: Any, x: Any, *, sizes: tuple[int, ...], dim: int) -> list[Any]:
-    parts, start = [], 0
+    parts, start, lead = [], 0, (slice(None),) * dim
     for n in sizes:
-        parts.append(x[_cut(x.ndim, dim, start, start + n)])
+        parts.append(x[(*lead, slice(start, start + n))])
         start += n
     return parts
 
@@ -405,8 +429,10 @@ def _stack_prepare(*parts: Any, dim: int = 0) -> Prepared:
     if not parts:
         raise RuntimeError("[stack] at least one tensor must be given, came none")
     first = parts[0].array if isinstance(parts[0], Variable) else parts[0]
-    if any(p.shape != first.shape for p in parts):
-        raise RuntimeError(f"[stack] shapes must be equal, came {[list(p.shape) for p in parts]}")
+    shape = first.shape
+    for p in parts:
+        if (p.array if isinstance(p, Variable) else p).shape != shape:
+            raise RuntimeError(f"[stack] shapes must be equal, came {[list(p.shape) for p in parts]}")
     if isinstance(parts[0], Variable):
         target = first.dtype
         for p in parts[1:]:
@@ -433,12 +459,14 @@ def _flip_prepare(x: Any, *, dims: Any) -> Prepared:
     return (x,), {"dims": axes_of("flip", dims, x.ndim)}
 
 
-flip = Op(
-    "flip",
-    lambda xp, x, *, dims: xp.flip(x, axis=dims).copy(),
-    [lambda ops, g, dims: ops.flip(g, dims=dims)],
-    half="native",
-    prepare=_flip_prepare,
+flip = single(
+    Op(
+        "flip",
+        lambda xp, x, *, dims: xp.flip(x, axis=dims).copy(),
+        [lambda ops, g, dims: ops.flip(g, dims=dims)],
+        half="native",
+        prepare=_flip_prepare,
+    )
 )
 
 
@@ -456,12 +484,21 @@ def _negative(shifts: Any) -> Any:
     return -shifts if isinstance(shifts, int) else tuple(-s for s in shifts)
 
 
-roll = Op(
-    "roll",
-    lambda xp, x, *, shifts, dims: xp.roll(x, shifts, dims),
-    [lambda ops, g, shifts, dims: ops.roll(g, shifts=_negative(shifts), dims=dims)],
-    half="native",
-    prepare=_roll_prepare,
+def _roll(xp: Any, x: Any, *, shifts: Any, dims: Any) -> Any:
+    if type(dims) is not tuple or len(dims) != 1 or not x.size:
+        return xp.roll(x, shifts, dims)
+    lead, cut = (slice(None),) * dims[0], -shifts[0] % x.shape[dims[0]]
+    return xp.concatenate((x[(*lead, slice(cut, None))], x[(*lead, slice(None, cut))]), dims[0])
+
+
+roll = single(
+    Op(
+        "roll",
+        _roll,
+        [lambda ops, g, shifts, dims: ops.roll(g, shifts=_negative(shifts), dims=dims)],
+        half="native",
+        prepare=_roll_prepare,
+    )
 )
 
 
@@ -521,21 +558,38 @@ def _tri_prepare(name: str) -> Any:
     return prepare
 
 
-tril = Op(
-    "tril",
-    lambda xp, x, *, diagonal: xp.tril(x, diagonal),
-    [lambda ops, g, diagonal: ops.tril(g, diagonal=diagonal)],
-    half="native",
-    prepare=_tri_prepare("tril"),
-    onnx="Trilu",
+@lru_cache(maxsize=64)
+def _triangle(rows: int, columns: int, diagonal: int) -> Any:
+    """Where a lower triangle is; not to be written."""
+    return np.tri(rows, columns, diagonal, dtype=bool)
+
+
+def _tri(xp: Any, x: Any, diagonal: int, lower: bool) -> Any:
+    if xp is not np or x.shape[-1] * x.shape[-2] > 65536:
+        return xp.tril(x, diagonal) if lower else xp.triu(x, diagonal)
+    zero, inside = np.zeros((), x.dtype), _triangle(*x.shape[-2:], diagonal if lower else diagonal - 1)
+    return np.where(inside, x, zero) if lower else np.where(inside, zero, x)
+
+
+tril = single(
+    Op(
+        "tril",
+        lambda xp, x, *, diagonal: _tri(xp, x, diagonal, True),
+        [lambda ops, g, diagonal: ops.tril(g, diagonal=diagonal)],
+        half="native",
+        prepare=_tri_prepare("tril"),
+        onnx="Trilu",
+    )
 )
-triu = Op(
-    "triu",
-    lambda xp, x, *, diagonal: xp.triu(x, diagonal),
-    [lambda ops, g, diagonal: ops.triu(g, diagonal=diagonal)],
-    half="native",
-    prepare=_tri_prepare("triu"),
-    onnx="Trilu",
+triu = single(
+    Op(
+        "triu",
+        lambda xp, x, *, diagonal: _tri(xp, x, diagonal, False),
+        [lambda ops, g, diagonal: ops.triu(g, diagonal=diagonal)],
+        half="native",
+        prepare=_tri_prepare("triu"),
+        onnx="Trilu",
+    )
 )
 
 
