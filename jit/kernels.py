@@ -14,10 +14,13 @@ from numba import njit
 
 from ..tensor.backend.cpu.loops import (  # noqa: F401  (kernels by name)
     _exp,
+    adam,
     attention_slopes,
     attention_weights,
     layer_norm,
     layer_norm_backward,
+    momentum,
+    sgd,
 )
 
 FAST = {"reassoc", "nsz", "contract", "arcp"}  # NaN and infinity stay what they are
@@ -131,45 +134,6 @@ def bias_relu(y: Any, bias: Any) -> None:
         for k in range(width):
             v = y[i, k] + bias[k]
             y[i, k] = ZERO if v < ZERO else v
-
-
-@kernel
-def sgd(p: Any, g: Any, lr: Any, decay: Any) -> None:
-    for i in range(p.size):
-        p[i] -= lr * (g[i] + decay * p[i])
-
-
-@kernel
-def momentum(p: Any, g: Any, v: Any, lr: Any, decay: Any, keep: Any, add: Any, nesterov: Any) -> None:
-    for i in range(p.size):
-        d = g[i] + decay * p[i]
-        w = keep * v[i] + add * d
-        v[i] = w
-        p[i] -= lr * (d + keep * w if nesterov else w)
-
-
-@kernel
-def adam(
-    p: Any,
-    g: Any,
-    m: Any,
-    v: Any,
-    decay: Any,
-    rest1: Any,
-    beta2: Any,
-    rest2: Any,
-    rate: Any,
-    eps: Any,
-    shrink: Any,
-) -> None:
-    for i in range(p.size):
-        q = p[i]
-        d = g[i] + decay * q
-        a = m[i] + rest1 * (d - m[i])
-        b = v[i] * beta2 + rest2 * d * d
-        m[i] = a
-        v[i] = b
-        p[i] = q * shrink - rate * a / (np.sqrt(b) + eps)
 
 
 @kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tensor.ops.faster import faster
 from .elementwise import Elementwise
 from .optimizer import Params, below_one, not_negative, number
 
@@ -84,6 +85,9 @@ class Adam(AdamLike):
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:
         beta1, beta2, rate, eps, shrink = c
         m, v = states[:2]
+        numbers = (0.0, 1 - beta1, beta2, 1 - beta2, rate, eps, shrink)
+        if len(states) == 2 and faster("adam", xp, p, g, m, v, *map(float, numbers)) is not None:
+            return
         if shrink != 1:
             xp.multiply(p, shrink, out=p)
         moments(xp, beta1, beta2, g, t, m, v)

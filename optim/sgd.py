@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tensor.ops.faster import faster
 from .elementwise import Elementwise
 from .optimizer import Params, below_one, not_negative, number
 
@@ -52,6 +53,12 @@ class SGD(Elementwise):
 
     def update(self, xp: Any, c: Any, p: Any, g: Any, t: Any, u: Any, *states: Any) -> None:
         lr, momentum, keep, nesterov = c
+        if states:
+            numbers = map(float, (lr, 0, momentum, keep))
+            if faster("momentum", xp, p, g, states[0], *numbers, nesterov) is not None:
+                return
+        elif faster("sgd", xp, p, g, float(lr), 0.0) is not None:
+            return
         if states:
             (v,) = states
             xp.multiply(v, momentum, out=v)

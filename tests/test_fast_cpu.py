@@ -211,3 +211,23 @@ def test_winograd_convolves_as_direct_sums_do(monkeypatch: Any, x: Any, k: int, 
     assert np.isfinite(broken[1:]).all()
     for cached in (winograd.worth, winograd.runner):
         cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: rg.optim.SGD(p, 0.1, weight_decay=0.01), lambda p: rg.optim.SGD(p, 0.1, 0.9, nesterov=True),
+             lambda p: rg.optim.SGD(p, 0.1, 0.9, 0.5, maximize=True), lambda p: rg.optim.AdamW(p, 0.01),
+             lambda p: rg.optim.Adam(p, 0.01, weight_decay=0.1)]
+)  # fmt: skip
+def test_optimizers_step_in_one_pass_as_in_many(monkeypatch: Any, make: Callable[..., Any]) -> None:
+    pytest.importorskip("numba")
+
+    def compute() -> list[Any]:
+        params = [rg.tensor(random(n)).requires_grad_() for n in (40, 70_000, 5_000)]
+        optimizer = make(params)
+        for _ in range(3):
+            for p in params:
+                p.grad = rg.tensor(random(p.numel() + 1)[1:])
+            optimizer.step()
+        return [p.detach().numpy() for p in params]
+
+    assert_close(*both(monkeypatch, compute), rtol=1e-6)

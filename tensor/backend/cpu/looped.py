@@ -22,6 +22,7 @@ I64 = np.dtype("int64")
 WIDE = {F32, np.dtype("float64"), I64}  # dtypes that the loops take
 WORTH = 0.1  # seconds of plain work
 LARGE = 1 << 15  # elements
+BLOCK = 1 << 12  # of those whose arrays come in blocks of the cache's size
 
 _spent = 0.0
 _loops: Any = None
@@ -182,6 +183,18 @@ def attention_slopes(ds: Any, e: Any, g: Any, y: Any, scale: float) -> Any:
     return ds
 
 
+def _update(name: str) -> Callable[..., Any]:
+    """The update of an optimizer in one pass: body(parameters, gradients, states..., numbers...), in place."""
+
+    def body(p: Any, *rest: Any) -> Any:
+        if p.dtype != F32 or p.size < BLOCK or (found := loops()) is None:
+            return None
+        getattr(found, name)(p, *(np.float32(x) if isinstance(x, float) else x for x in rest))
+        return p
+
+    return body
+
+
 BODIES: dict[str, Callable[..., Any]] = {
     "shuffle": shuffle,
     "argcummax": _running("argcummax"),
@@ -193,6 +206,7 @@ BODIES: dict[str, Callable[..., Any]] = {
     "relu": relu,
     "gamma_loop": gamma_loop,
     "poisson_loop": poisson_loop,
+    **{name: _update(name) for name in ("sgd", "momentum", "adam")},
     "layer_norm": layer_norm,
     "attention": attention,
     "attention_slopes": attention_slopes,

@@ -375,3 +375,42 @@ def attention_slopes(ds: Any, e: Any, g: Any, y: Any, factor: Any) -> None:
             inner += g[i, k] * y[i, k]
         for k in range(ds.shape[1]):
             ds[i, k] = (ds[i, k] - inner) * e[i, k] * factor
+
+
+@rounded
+def sgd(p: Any, g: Any, lr: Any, decay: Any) -> None:
+    for i in range(p.size):
+        p[i] -= lr * (g[i] + decay * p[i])
+
+
+@rounded
+def momentum(p: Any, g: Any, v: Any, lr: Any, decay: Any, keep: Any, add: Any, nesterov: Any) -> None:
+    for i in range(p.size):
+        d = g[i] + decay * p[i]
+        w = keep * v[i] + add * d
+        v[i] = w
+        p[i] -= lr * (d + keep * w if nesterov else w)
+
+
+@rounded
+def adam(
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    decay: Any,
+    rest1: Any,
+    beta2: Any,
+    rest2: Any,
+    rate: Any,
+    eps: Any,
+    shrink: Any,
+) -> None:
+    for i in range(p.size):
+        q = p[i]
+        d = g[i] + decay * q
+        a = m[i] + rest1 * (d - m[i])
+        b = v[i] * beta2 + rest2 * d * d
+        m[i] = a
+        v[i] = b
+        p[i] = q * shrink - rate * a / (np.sqrt(b) + eps)
