@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import tempfile
 import warnings
 from array import array
@@ -15,7 +14,6 @@ from .rendezvous import chosen_seal, count_join, join_shm, join_tcp, meeting_pla
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from .store import Store
     from .transport.mpi import MpiTransport
     from .transport.tcp import TcpTransport
 
@@ -55,29 +53,6 @@ def place(init_method: str | None, rank: int, world_size: int) -> Environment:
     return Environment(rank, world_size, rank, world_size, 0, "torchrun", None, None, address, port, None)
 
 
-def meet_through(store: Store, rank: int, init_method: str | None) -> str:
-    """An init_method for the workers that share `store`: a directory that rank 0 makes.
-
-    Raises ValueError where init_method is given too, or no rank, or on another host than rank 0's.
-    """
-    if init_method is not None or rank < 0:
-        raise ValueError(
-            "[init_process_group] store goes with rank and world_size, and without init_method, got "
-            f"rank={rank}, init_method={init_method!r}"
-        )
-    key, here = f"ringgrad/meeting {store.add(f'ringgrad/joins of {rank}', 1)}", platform.node()
-    if rank == 0:
-        name = f"ringgrad-{os.getuid()}-{os.urandom(8).hex()}"
-        store.set(key, f"{here} {os.path.join(tempfile.gettempdir(), name)}")
-    host, _, directory = store.get(key).decode().partition(" ")
-    if host != here:
-        raise ValueError(
-            f"[init_process_group] workers that meet through a store must be on one host, and rank 0 is on {host}, "
-            f"rank {rank} on {here}: start jobs over several hosts with ringrun, mpirun or srun"
-        )
-    return f"file://{directory}"
-
-
 def _address(init_method: str | None, found: Environment) -> tuple[str | None, int | None]:
     if init_method is None or init_method == "env://" or init_method.startswith("file://"):
         port = os.environ.get("MASTER_PORT", "")
@@ -101,7 +76,7 @@ def open_transport(
     loads, else tcp; where hosts run several ranks, with shared memory inside each.
     """
     wish = _wish(backend)
-    join = JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
+    join = join_time(timeout)
     count_join()
     if here.launcher == "mpi" or wish == "mpi" or (wish is None and _slurm_with_mpi(here)):
         return _over_mpi(here, wish, join)
@@ -125,6 +100,11 @@ def reason(here: Environment, name: str) -> str:
     return f"as there are several hosts and {between}" + (
         ": shared memory inside each host" if name.startswith("shm+") else ""
     )
+
+
+def join_time(timeout: float | None) -> float:
+    """Seconds within which all ranks must come."""
+    return JOIN_TIMEOUT if timeout is None else min(timeout, JOIN_TIMEOUT)
 
 
 _WHO = "[init_process_group] "

@@ -13,8 +13,9 @@ import numpy as np
 from ..autograd.engine import array_namespace
 from ..launch.environment import settle
 from . import failure
-from .bootstrap import meet_through, open_transport, place
+from .bootstrap import join_time, open_transport, place
 from .group import DEFAULT_TIMEOUT, Group
+from .meeting import meet_through
 from .reduction import ReduceOp
 from .work import Work
 
@@ -115,8 +116,8 @@ def init_process_group(
     Finds its place under mpirun, srun, ringrun and torchrun by itself. backend: None (choose), "shm" or
     "mpi"; the variable RINGGRAD_TRANSPORT overrules it. PyTorch's names ("gloo", "nccl") mean None. timeout:
     seconds or a timedelta that a rank may be late for a collective (default 600 s); a dead one is noticed
-    within a second. store: where the workers of one host, with rank and
-    world_size given, meet. group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
+    within a second. store: where workers with rank and world_size given meet; over several hosts a TCPStore, with
+    RINGGRAD_TOKEN set. group_name, pg_options and device_id are accepted for PyTorch's sake and change nothing.
 
     Raises RuntimeError when called twice or when launcher and MPI library do not match, ImportError naming
     the extra to install, ValueError for contradicting arguments, CollectiveTimeout naming ranks that do not
@@ -127,10 +128,15 @@ def init_process_group(
         raise RuntimeError(
             "[init_process_group] must be called once; call destroy_process_group before another time"
         )
-    if store is not None:
-        init_method = meet_through(store, rank, init_method)
+    if store is not None and (init_method is not None or rank < 0):
+        raise ValueError(
+            "[init_process_group] store goes with rank and world_size, and without init_method, got "
+            f"rank={rank}, init_method={init_method!r}"
+        )
     limit = seconds(timeout)
     here = place(init_method, rank, world_size)
+    if store is not None:
+        here, init_method = meet_through(store, here, join_time(limit))
     settle(here)
     if here.world_size == 1:
         _world = Group(timeout=limit or DEFAULT_TIMEOUT)

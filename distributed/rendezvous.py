@@ -36,7 +36,8 @@ def meeting_place(here: Environment, init_method: str | None) -> str:
     if here.run_dir is not None:
         return os.path.join(here.run_dir, f"shm-{_joins}")
     # Workers of one launcher share their parent, and a launcher that restarts them counts.
-    job = here.job_id if here.launcher == "slurm" else f"{here.job_id}-{here.master_port}-{os.getppid()}"
+    named = here.launcher in ("slurm", "store")
+    job = here.job_id if named else f"{here.job_id}-{here.master_port}-{os.getppid()}"
     tag = f"{zlib.crc32(f'{job}-{_restarts()}'.encode()):08x}-{_joins}"
     return os.path.join(tempfile.gettempdir(), f"ringgrad-{os.getuid()}-{tag}")
 

@@ -85,6 +85,10 @@ class Store:
         """OPERATIONS[name] on the shared table, while nobody else changes it."""
         raise NotImplementedError
 
+    def own_address(self) -> str | None:
+        """This process's number on the network over which it reaches the table; None if there is none between."""
+        return None
+
     def set(self, key: str, value: str | bytes) -> None:
         """table[key] = value."""
         self._run("set", key, _bytes(value))
@@ -230,6 +234,9 @@ class PrefixStore(Store):
     @property
     def underlying_store(self) -> Store:
         return self._store
+
+    def own_address(self) -> str | None:
+        return self._store.own_address()
 
     def _run(self, name: str, *arguments: Any) -> Any:
         if name == "keys":

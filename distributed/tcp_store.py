@@ -75,6 +75,9 @@ class TCPStore(Store):
     def __repr__(self) -> str:
         return f"TCPStore({self.host}:{self.port}{', listening' if self._server else ''})"
 
+    def own_address(self) -> str:
+        return str(self._link.socket.getsockname()[0])
+
     def _run(self, name: str, *arguments: Any) -> Any:
         import msgpack
 

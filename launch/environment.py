@@ -25,9 +25,10 @@ class Environment(NamedTuple):
     """One worker's place in its job.
 
     `rank` counts over all hosts (0 .. world_size-1), `local_rank` over this host, `node_rank` over hosts.
-    `launcher` is "ringrun", "mpi", "slurm", "torchrun" or "single"; `mpi` is the MPI whose launcher started
-    us ("openmpi", "mpich" or None), whatever library mpi4py finds. `run_dir` is a directory of mode 0700
-    that all workers of this job on this host share and that ringrun removes at the end; None without ringrun.
+    `launcher` is "ringrun", "mpi", "slurm", "torchrun", "store" (workers that met through one) or "single"; `mpi`
+    is the MPI whose launcher started us ("openmpi", "mpich" or None), whatever library mpi4py finds. `run_dir` is a
+    directory of mode 0700 that all workers of this job on this host share and that ringrun removes at the end; None
+    without ringrun.
     `restart` counts how often ringrun or torchrun have started the job's workers again after a failure.
     mpirun does not tell the host's index: there `node_rank` is right only if ranks fill host after host.
     """

@@ -64,10 +64,28 @@ def loop(rank: int, folder: Path) -> None:
         (folder / f"ended{rank}").write_text(str(time.monotonic()))
 
 
-def main(mode: str, folder: Path) -> None:
+def meet(address: str, port: str, rank: str) -> None:
+    import ringgrad.distributed as dist
+    from ringgrad.launch.environment import detect
+
+    world = 4
+    store = dist.TCPStore(address, int(port), world, rank == "0")
+    dist.init_process_group(
+        store=dist.PrefixStore("job", store), rank=int(rank), world_size=world, timeout=60
+    )
+    here, total = detect(), np.full(3, int(rank))
+    dist.all_reduce(total)
+    print(f"{dist.get_backend()} {here.local_rank} of {here.local_world_size}, sum {total[0]}")
+    dist.barrier()  # rank 0 holds the store
+    dist.destroy_process_group()
+
+
+def main(mode: str, folder: Path, *more: str) -> None:
     import ringgrad.distributed as dist
     from ringgrad.distributed.process_group import world_group
 
+    if mode == "store":
+        return meet(*more)
     dist.init_process_group(timeout=60)
     rank, world = dist.get_rank(), dist.get_world_size()
     if mode == "cases":
@@ -95,4 +113,4 @@ def main(mode: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

@@ -15,7 +15,10 @@ import pytest
 from free_port import free_port
 
 from ringgrad import distributed as dist
+from ringgrad.distributed import meeting
+from ringgrad.distributed.meeting import meet_through
 from ringgrad.distributed.store import DistStoreError, Store
+from ringgrad.launch.environment import Environment
 
 SHORT = timedelta(seconds=0.1)
 
@@ -188,6 +191,31 @@ def test_processes_meet_through_a_store(tmp_path: Path) -> None:
         out, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, out
         assert out.split() == ["2", "100000"]
+
+
+def test_who_does_not_come_to_the_store_is_named() -> None:
+    with pytest.raises(
+        dist.CollectiveTimeout, match=r"3 ranks must come to the store within 0 s, and 1, 2 did not"
+    ):
+        meet_through(dist.HashStore(), Environment(0, 3, launcher="torchrun"), 0.05)
+
+
+def test_hosts_that_share_no_address_hear_so_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "this_host", lambda: threading.current_thread().name)
+    store, told = dist.HashStore(), []
+
+    def come(rank: int) -> None:
+        with pytest.raises(
+            RuntimeError, match="HashStore does not tell: set MASTER_ADDR for rank 0"
+        ) as caught:
+            meet_through(store, Environment(rank, 2, launcher="torchrun"), 10)
+        told.append(str(caught.value))
+
+    other = threading.Thread(target=come, args=(1,))
+    other.start()
+    come(0)
+    other.join()
+    assert len(told) == 2 and told[0] == told[1]
 
 
 def test_the_names_of_backends() -> None:

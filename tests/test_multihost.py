@@ -189,6 +189,19 @@ def test_the_trainer_trains_over_two_hosts(
     assert told[0][4:] == told[1][4:] == told[2][4:] == told[3][4:]
 
 
+def test_workers_meet_through_a_store(network: Network, tmp_path: Path) -> None:
+    """Dealt to the hosts in turn, with nothing in their environment but the secret."""
+    secret = os.urandom(16).hex()
+    place = [network.addresses[0], str(20000 + int(secret[:4], 16) % 10000)]
+    jobs = []
+    for rank in range(HOSTS * RANKS):
+        script = [WORKER, "store", str(tmp_path), *place, str(rank)]
+        jobs.append(start(network.on(rank % HOSTS, sys.executable, *script), secret))
+    output = "".join(finish(job) for job in jobs)
+    assert [job.returncode for job in jobs] == [0] * len(jobs), output
+    assert sorted(output.split("\n")[:-1]) == [f"shm+tcp {rank // 2} of 2, sum 6" for rank in range(4)]
+
+
 def started(jobs: list[subprocess.Popen[str]], folder: Path) -> None:
     """Wait until all ranks are in their loop."""
     end = time.monotonic() + 60
