@@ -184,12 +184,13 @@ def test_products_are_numpys_in_any_layout() -> None:
 
 @fast
 @pytest.mark.parametrize(
-    "x,k,padding", [((3, 16, 13, 10), 24, (1, 1)), ((2, 5, 8, 8), 7, (0, 2)), ((1, 32, 6, 40), 16, (2, 1))]
+    "x,k,padding", [((3, 16, 13, 10), 48, (1, 1)), ((2, 16, 8, 8), 16, (0, 2)), ((1, 32, 6, 40), 16, (2, 1))]
 )
 def test_winograd_convolves_as_direct_sums_do(monkeypatch: Any, x: Any, k: int, padding: Any) -> None:
     pytest.importorskip("numba")
     monkeypatch.setattr(winograd, "GAIN", 0.0)  # for any size
-    monkeypatch.setattr(winograd, "CACHE", 1 << 17)  # a few images at a time, the last time fewer
+    monkeypatch.setattr(winograd, "TILES", 24)  # two images at a time, the last time fewer
+    monkeypatch.setattr(winograd, "WEIGHTS_AT_ONCE", 36 * 16 * 32)  # and 16 or 32 channels
     for cached in (winograd.worth, winograd.runner):
         cached.cache_clear()
     a, w, b = random(*x), random(k, x[1], 3, 3), random(k)
@@ -201,10 +202,13 @@ def test_winograd_convolves_as_direct_sums_do(monkeypatch: Any, x: Any, k: int, 
         return [y.detach().numpy(), *(t.grad.numpy() for t in given)]
 
     calls: list[str] = []
-    plain = winograd.convolve
-    monkeypatch.setattr(winograd, "convolve", lambda *args: calls.append("") or plain(*args))
+    for name in ("convolve", "weight"):
+        plain = getattr(winograd.Winograd, name)
+        monkeypatch.setattr(
+            winograd.Winograd, name, lambda self, *args, f=plain, n=name: calls.append(n) or f(self, *args)
+        )
     assert_close(compute("float32"), compute("float64"), 2e-5)
-    assert len(calls) == 2  # forward and the gradient for the input
+    assert sorted(calls) == ["convolve", "convolve", "weight"]
     a[0, 0, 0, 0] = np.nan
     broken, direct = compute("float32")[0], compute("float64")[0]
     assert np.isnan(broken[np.isnan(direct)]).all() and np.isfinite(broken[0, :, :, 9:]).all()

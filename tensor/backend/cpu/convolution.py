@@ -39,21 +39,21 @@ def primitive(
     low, high = Dims(*[a for a, _ in padding]), Dims(*[b for _, b in padding])
     geometry = (step, spread, low, high)
     lib.set_threads(threads)
-    free = [lib.layout(shape, free=True) for shape in (x, weights, y)]
-    src, wei, dst = free
+    src, wei, dst = (lib.layout(shape, free=True) for shape in (x, weights, y))
+    ours, kernel, theirs = map(lib.layout, (x, weights, y))
     add = lib.layout(w[:1]) if bias else None
     try:
         forward = lib.description("convolution_forward", FORWARD, DIRECT, src, wei, add, dst, *geometry)
         if kind == "forward":
-            extra = {BIAS: w[:1]} if bias else {}
-            return Primitive(lib, forward, {SRC: x, WEIGHTS: weights, **extra, DST: y}, DST)
+            extra = {BIAS: add} if add else {}
+            return Primitive(lib, forward, {SRC: ours, WEIGHTS: kernel, **extra, DST: theirs}, DST)
         if kind == "input":
             backward = lib.description("convolution_backward_data", DIRECT, src, wei, dst, *geometry, forward)
-            return Primitive(lib, backward, {DIFF_DST: y, WEIGHTS: weights, DIFF_SRC: x}, DIFF_SRC)
+            return Primitive(lib, backward, {DIFF_DST: theirs, WEIGHTS: kernel, DIFF_SRC: ours}, DIFF_SRC)
         backward = lib.description(
             "convolution_backward_weights", DIRECT, src, wei, None, dst, *geometry, forward
         )
-        return Primitive(lib, backward, {DIFF_DST: y, SRC: x, DIFF_WEIGHTS: weights}, DIFF_WEIGHTS)
+        return Primitive(lib, backward, {DIFF_DST: theirs, SRC: ours, DIFF_WEIGHTS: kernel}, DIFF_WEIGHTS)
     except RuntimeError:
         return None
 

@@ -23,6 +23,7 @@ FORWARD = 64
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS = 129, 145, 161
 QUERY = {SRC: 129, DIFF_SRC: 130, WEIGHTS: 131, DIFF_WEIGHTS: 132, DST: 133, DIFF_DST: 134}
+IMPLEMENTATION = 8  # a query
 ALIGNED = 64  # bytes
 
 
@@ -60,6 +61,7 @@ class Library:
         d.dnnl_memory_desc_get_size.restype = ctypes.c_size_t
         d.dnnl_memory_desc_get_size.argtypes = [Handle]
         d.dnnl_memory_desc_equal.argtypes = [Handle, Handle]
+        d.dnnl_primitive_desc_query.argtypes = [Handle, ctypes.c_int, ctypes.c_int, Handle]
         d.dnnl_memory_create.argtypes = [Handle, Handle, Handle, Handle]
         d.dnnl_primitive_execute.argtypes = [Handle, Handle, ctypes.c_int, Handle]
         d.dnnl_memory_set_data_handle.argtypes = [Handle, Handle]
@@ -76,13 +78,14 @@ class Library:
             raise RuntimeError(f"[oneDNN] {function.__name__} must succeed, came status {status}")
         return out
 
-    def layout(self, shape: Sequence[int], free: bool = False) -> Handle:
-        """A float32 array in row-major order, or in the order that the library likes best."""
+    def layout(self, shape: Sequence[int], free: bool = False, strides: Sequence[int] = ()) -> Handle:
+        """A float32 array in row-major order, with these strides, or in the order that the library likes best."""
         dims = Dims(*shape)
         if free:
             return self.made(self.dnnl.dnnl_memory_desc_create_with_tag, len(shape), dims, F32, ANY)
-        strides = Dims(*[max(1, int(np.prod(shape[i + 1 :]))) for i in range(len(shape))])
-        return self.made(self.dnnl.dnnl_memory_desc_create_with_strides, len(shape), dims, F32, strides)
+        rows = [max(1, int(np.prod(shape[i + 1 :]))) for i in range(len(shape))]
+        steps = Dims(*(strides or rows))
+        return self.made(self.dnnl.dnnl_memory_desc_create_with_strides, len(shape), dims, F32, steps)
 
     def memory(self, layout: Handle) -> Handle:
         """Memory without an address yet."""
@@ -98,26 +101,31 @@ class Library:
         """What a primitive is to compute, such as "convolution_forward"."""
         return self.made(getattr(self.dnnl, f"dnnl_{name}_primitive_desc_create"), self.engine, *args, None)
 
+    def body(self, description: Handle) -> str:
+        """The name of the implementation that the library chose."""
+        name = ctypes.c_char_p()
+        self.dnnl.dnnl_primitive_desc_query(description, IMPLEMENTATION, 0, ctypes.byref(name))
+        return (name.value or b"").decode()
+
 
 class Step:
     """A primitive and its arguments."""
 
-    def __init__(self, library: Library, description: Handle, arguments: dict[int, Handle]) -> None:
-        self.primitive = library.made(library.dnnl.dnnl_primitive_create, description)
+    def __init__(self, library: Library, primitive: Handle, arguments: dict[int, Handle]) -> None:
+        self.primitive = primitive
         self.arguments = (Argument * len(arguments))(*[Argument(i, m.value) for i, m in arguments.items()])
         self.call = (self.primitive, library.stream, len(arguments), ctypes.addressof(self.arguments))
 
 
 class Primitive:
-    """A primitive on row-major arrays: `run(arrays..., out)`, in the order of `shapes` {argument: shape}.
+    """A primitive on arrays: `run(arrays..., out)`, in the order of `layouts` {argument: the array's}.
 
-    Where the library wants another layout than rows, the array is reordered before, or the result after.
+    Where the library wants another layout, the array is reordered before, or the result after.
     """
 
-    def __init__(
-        self, library: Library, description: Handle, shapes: dict[int, tuple[int, ...]], out: int
-    ) -> None:
-        self.library, self.threads = library, library.threads
+    def __init__(self, library: Library, description: Handle, layouts: dict[int, Handle], out: int) -> None:
+        self.library, self.threads, self.layouts = library, library.threads, layouts
+        self.primitive = library.made(library.dnnl.dnnl_primitive_create, description)
         self.memories: list[Handle] = []
         self.inner: list[
             tuple[Handle, int]
@@ -127,8 +135,7 @@ class Primitive:
         before: list[Step] = []
         after: list[Step] = []
         arguments: dict[int, Handle] = {}
-        for index, shape in shapes.items():
-            plain = library.layout(shape)
+        for index, plain in layouts.items():
             memory = library.memory(plain)
             self.memories.append(memory)
             want = (
@@ -146,7 +153,7 @@ class Primitive:
                 before.append(self._reorder(plain, want, memory, inner))
         self.steps = [
             *before,
-            Step(library, description, arguments),
+            Step(library, self.primitive, arguments),
             *after,
         ]  # they own what the calls point to
         self.calls = [step.call for step in self.steps]
@@ -174,7 +181,13 @@ class Primitive:
             library.engine,
             None,
         )
-        return Step(library, description, {SRC: a, DST: b})
+        primitive = library.made(library.dnnl.dnnl_primitive_create, description)
+        return Step(library, primitive, {SRC: a, DST: b})
+
+    def on(self, *arrays: Any) -> Callable[[], Any]:
+        """A call on these very arrays, whose addresses are looked up once; of a primitive that reorders nothing."""
+        assert not self.inner
+        return Bound(self, arrays).run
 
     def run(self, *arrays: Any) -> Any:
         """Computes; the arrays must be float32, contiguous and of the primitive's shapes. Returns the last."""
@@ -192,6 +205,32 @@ class Primitive:
                 if status:
                     raise RuntimeError(f"[oneDNN] the primitive must run, came status {status}")
         return arrays[-1]
+
+
+class Bound:
+    """A primitive with memory of its own over given arrays."""
+
+    def __init__(self, primitive: Primitive, arrays: tuple[Any, ...]) -> None:
+        library = primitive.library
+        self.library, self.threads, self.arrays = library, primitive.threads, arrays
+        arguments = {index: library.memory(layout) for index, layout in primitive.layouts.items()}
+        self.memories = list(arguments.values())
+        for memory, array in zip(self.memories, arrays):
+            library.dnnl.dnnl_memory_set_data_handle(memory, array.__array_interface__["data"][0])
+        self.step = Step(library, primitive.primitive, arguments)
+        self.execute, self.call = library.dnnl.dnnl_primitive_execute, self.step.call
+
+    def run(self) -> None:
+        library = self.library
+        with library.lock:
+            library.set_threads(self.threads)
+            status = self.execute(*self.call)
+        if status:
+            raise RuntimeError(f"[oneDNN] the primitive must run, came status {status}")
+
+    def __del__(self) -> None:
+        for memory in self.memories:
+            self.library.dnnl.dnnl_memory_destroy(memory)
 
 
 def _openmp() -> ctypes.CDLL:

@@ -36,9 +36,9 @@ def _gelu_primitive(size: int, backward: bool, threads: int) -> Primitive:
     plain = lib.layout(shape)
     forward = lib.description("eltwise_forward", FORWARD, GELU, plain, plain, none, none)
     if not backward:
-        return Primitive(lib, forward, {SRC: shape, DST: shape}, DST)
+        return Primitive(lib, forward, {SRC: plain, DST: plain}, DST)
     description = lib.description("eltwise_backward", GELU, plain, plain, plain, none, none, forward)
-    return Primitive(lib, description, {DIFF_DST: shape, SRC: shape, DIFF_SRC: shape}, DIFF_SRC)
+    return Primitive(lib, description, {DIFF_DST: plain, SRC: plain, DIFF_SRC: plain}, DIFF_SRC)
 
 
 def _gelu_run(backward: bool, *arrays: Any) -> Any:
@@ -66,7 +66,7 @@ def _softmax_primitive(shape: tuple[int, ...], threads: int) -> Primitive:
     lib.set_threads(threads)
     plain = lib.layout(shape)
     description = lib.description("softmax_forward", FORWARD, SOFTMAX, plain, plain, 1)
-    return Primitive(lib, description, {SRC: shape, DST: shape}, DST)
+    return Primitive(lib, description, {SRC: plain, DST: plain}, DST)
 
 
 def softmax_rows(x: Any, out: Any) -> Any:

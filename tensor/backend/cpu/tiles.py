@@ -1,8 +1,8 @@
 """Loops of Winograd's convolution F(4x4, 3x3), compiled by numba: between images of pixels and products of tiles.
 
 Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015: y = A^T ((G w G^T) * (B^T d B)) A for
-a tile d of 6 x 6 pixels, its 4 x 4 results y, and the points 0, 1, -1, 2, -2 and infinity. Channels lie last, so that
-each loop runs over many of them.
+a tile d of 6 x 6 pixels, its 4 x 4 results y, and the points 0, 1, -1, 2, -2 and infinity. Images (n, rows, columns, C)
+have their channels last, in sixteens, and zeros around them.
 """
 
 from __future__ import annotations
@@ -10,124 +10,240 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 
-from .loops import F, inner, rounded
+from .lanes import WIDTH, load, store, times
 
-QUARTER, SIXTH, TWELFTH, TWENTYFOURTH = F(1 / 4), F(1 / 6), F(1 / 12), F(1 / 24)
-TWO, FOUR, FIVE, EIGHT = F(2), F(4), F(5), F(8)
-BLOCK = 1024  # numbers
-
-
-@inner
-def _g(a: Any, b: Any, c: Any, y: Any, at: Any, step: Any) -> None:
-    """Rows at, at + step ... of y become G (a, b, c)."""
-    for i in range(a.size):
-        y[at, i] = QUARTER * a[i]
-        ends, middle = -SIXTH * (a[i] + c[i]), SIXTH * b[i]
-        y[at + step, i] = ends - middle
-        y[at + 2 * step, i] = ends + middle
-        ends, middle = TWENTYFOURTH * a[i] + SIXTH * c[i], TWELFTH * b[i]
-        y[at + 3 * step, i] = ends + middle
-        y[at + 4 * step, i] = ends - middle
-        y[at + 5 * step, i] = c[i]
+F = np.float32
+compiled = njit(cache=True, fastmath={"contract"}, error_model="numpy", nogil=True)
+part = njit(forceinline=True, fastmath={"contract"}, error_model="numpy")
 
 
-@rounded
-def weights(w: Any, u: Any) -> None:
-    """w (9, n) to u (36, n)."""
-    part = np.empty((18, BLOCK), F)
-    for start in range(0, w.shape[1], BLOCK):
-        n = min(BLOCK, w.shape[1] - start)
-        span = slice(start, start + n)
-        for j in range(3):
-            _g(w[j, span], w[3 + j, span], w[6 + j, span], part, j, 3)
-        for i in range(6):
-            _g(part[3 * i, :n], part[3 * i + 1, :n], part[3 * i + 2, :n], u[:, span], 6 * i, 1)
+@part
+def _of_input(line: Any) -> Any:
+    a, b, c, d, e, f = line
+    p, q = e - times(c, F(4)), d - times(b, F(4))
+    r, s = e - c, times(d - b, F(2))
+    return (
+        times(a, F(4)) - times(c, F(5)) + e,
+        p + q,
+        p - q,
+        r + s,
+        r - s,
+        times(b, F(4)) - times(d, F(5)) + f,
+    )
 
 
-@rounded
-def _b(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, y: Any) -> None:
-    """y, six rows, becomes B^T (a, ..., f); a loop each, as they vectorise with one array written."""
-    n = a.size
-    y0, y1, y2, y3, y4, y5 = y
-    for i in range(n):
-        y0[i] = FOUR * a[i] - FIVE * c[i] + e[i]
-    for i in range(n):
-        y1[i] = d[i] + e[i] - FOUR * (b[i] + c[i])
-    for i in range(n):
-        y2[i] = e[i] - d[i] + FOUR * (b[i] - c[i])
-    for i in range(n):
-        y3[i] = TWO * (d[i] - b[i]) + e[i] - c[i]
-    for i in range(n):
-        y4[i] = TWO * (b[i] - d[i]) + e[i] - c[i]
-    for i in range(n):
-        y5[i] = FOUR * b[i] - FIVE * d[i] + f[i]
+@part
+def _to_output(line: Any) -> Any:
+    a, b, c, d, e, f = line
+    p, q, r, s = b + c, b - c, d + e, d - e
+    return a + p + r, q + times(s, F(2)), p + times(r, F(4)), q + times(s, F(8)) + f
 
 
-@rounded
-def spread(x: Any, v: Any) -> None:
-    """Images x (n, 4 th + 2, 4 tw + 2, c), with their padding, to tiles v (36, n th tw, c)."""
-    images, height, width, c = x.shape
-    tw = (width - 2) // 4
-    rows = np.empty((6, width * c), F)
-    t = 0
-    for image in range(images):
-        for top in range(0, height - 2, 4):
-            d = x[image, top : top + 6].reshape(6, width * c)
-            _b(d[0], d[1], d[2], d[3], d[4], d[5], (rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]))
-            for left in range(0, 4 * tw * c, 4 * c):
-                for i in range(6):
-                    r = rows[i, left : left + 6 * c].reshape(6, c)
-                    j = 6 * i
-                    made = (v[j, t], v[j + 1, t], v[j + 2, t], v[j + 3, t], v[j + 4, t], v[j + 5, t])
-                    _b(r[0], r[1], r[2], r[3], r[4], r[5], made)
-                t += 1
+@part
+def _of_output(line: Any) -> Any:
+    a, b, c, d = line
+    p, q, r, s = a + c, b + d, a + times(c, F(4)), times(b, F(2)) + times(d, F(8))
+    return a, p + q, p - q, r + s, r - s, d
 
 
-@rounded
-def _a(a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, y: Any) -> None:
-    """y, four rows, becomes A^T (a, ..., f)."""
-    n = a.size
-    y0, y1, y2, y3 = y
-    for i in range(n):
-        y0[i] = a[i] + (b[i] + c[i]) + (d[i] + e[i])
-    for i in range(n):
-        y1[i] = (b[i] - c[i]) + TWO * (d[i] - e[i])
-    for i in range(n):
-        y2[i] = (b[i] + c[i]) + FOUR * (d[i] + e[i])
-    for i in range(n):
-        y3[i] = (b[i] - c[i]) + EIGHT * (d[i] - e[i]) + f[i]
+@part
+def _of_kernel(line: Any) -> Any:
+    a, b, c = line
+    p, q, r = times(a + c, F(-1 / 6)), times(b, F(-1 / 6)), times(a, F(1 / 24)) + times(c, F(1 / 6))
+    s = times(b, F(1 / 12))
+    return times(a, F(1 / 4)), p + q, p - q, r + s, r - s, c
 
 
-@rounded
-def gather(m: Any, bias: Any, y: Any) -> None:
-    """Products m (36, n th tw k) to images y (n, 4 th, 4 tw, k), plus bias (k)."""
-    images, height, width, k = y.shape
-    span = width // 4 * k
-    rows = np.empty((4, 6, span), F)
-    t = 0
-    for image in range(images):
-        for top in range(0, height, 4):
-            here = slice(t, t + span)
-            for j in range(6):
-                made = (rows[0, j], rows[1, j], rows[2, j], rows[3, j])
-                _a(
-                    m[j, here],
-                    m[6 + j, here],
-                    m[12 + j, here],
-                    m[18 + j, here],
-                    m[24 + j, here],
-                    m[30 + j, here],
-                    made,
-                )
-            for i in range(4):
-                line, r = y[image, top + i], rows[i]
-                for left in range(width // 4):
-                    x, at = 4 * left, slice(left * k, (left + 1) * k)
-                    made = (line[x], line[x + 1], line[x + 2], line[x + 3])
-                    _a(r[0, at], r[1, at], r[2, at], r[3, at], r[4, at], r[5, at], made)
-                for x in range(width):
-                    pixel = line[x]
-                    for o in range(k):
-                        pixel[o] += bias[o]
-            t += span
+@part
+def _to_kernel(line: Any) -> Any:
+    a, b, c, d, e, f = line
+    p, q = times(b + c, F(-1 / 6)), d + e
+    return (
+        times(a, F(1 / 4)) + p + times(q, F(1 / 24)),
+        times(c - b, F(1 / 6)) + times(d - e, F(1 / 12)),
+        p + times(q, F(1 / 6)) + f,
+    )
+
+
+@part
+def _six(x: Any, at: Any, step: Any) -> Any:
+    return (
+        load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step), load(x, at + 4 * step),
+        load(x, at + 5 * step),
+    )  # fmt: skip
+
+
+@part
+def _put_six(x: Any, at: Any, step: Any, v: Any) -> None:
+    store(x, at, v[0])
+    store(x, at + step, v[1])
+    store(x, at + 2 * step, v[2])
+    store(x, at + 3 * step, v[3])
+    store(x, at + 4 * step, v[4])
+    store(x, at + 5 * step, v[5])
+
+
+@compiled
+def input_tiles(images: Any, down: int, across: int, v: Any, step: int) -> None:
+    """B^T d B of each tile, into (36, n * down * across, C) with places `step` apart."""
+    count, rows, columns, channels = images.shape
+    x = images.reshape(-1)
+    line = columns * channels
+    for n in range(count):
+        for i in range(down):
+            for j in range(across):
+                start = ((n * rows + 4 * i) * columns + 4 * j) * channels
+                to = ((n * down + i) * across + j) * channels
+                for c in range(0, channels, WIDTH):
+                    at = start + c
+                    r0 = _of_input(_six(x, at, channels))
+                    r1 = _of_input(_six(x, at + line, channels))
+                    r2 = _of_input(_six(x, at + 2 * line, channels))
+                    r3 = _of_input(_six(x, at + 3 * line, channels))
+                    r4 = _of_input(_six(x, at + 4 * line, channels))
+                    r5 = _of_input(_six(x, at + 5 * line, channels))
+                    six = 6 * step
+                    _put_six(v, to + c, six, _of_input((r0[0], r1[0], r2[0], r3[0], r4[0], r5[0])))
+                    _put_six(v, to + c + step, six, _of_input((r0[1], r1[1], r2[1], r3[1], r4[1], r5[1])))
+                    _put_six(v, to + c + 2 * step, six, _of_input((r0[2], r1[2], r2[2], r3[2], r4[2], r5[2])))
+                    _put_six(v, to + c + 3 * step, six, _of_input((r0[3], r1[3], r2[3], r3[3], r4[3], r5[3])))
+                    _put_six(v, to + c + 4 * step, six, _of_input((r0[4], r1[4], r2[4], r3[4], r4[4], r5[4])))
+                    _put_six(v, to + c + 5 * step, six, _of_input((r0[5], r1[5], r2[5], r3[5], r4[5], r5[5])))
+
+
+@part
+def _put_four(x: Any, at: Any, step: Any, v: Any, add: Any) -> None:
+    store(x, at, v[0] + add)
+    store(x, at + step, v[1] + add)
+    store(x, at + 2 * step, v[2] + add)
+    store(x, at + 3 * step, v[3] + add)
+
+
+@compiled
+def output_images(m: Any, step: int, bias: Any, down: int, across: int, images: Any) -> None:
+    """A^T m A of each tile of (36, n * down * across, C), plus bias (C), into (n, 4 down, 4 across, C)."""
+    count, rows, columns, channels = images.shape
+    y = images.reshape(-1)
+    line = columns * channels
+    for n in range(count):
+        for i in range(down):
+            for j in range(across):
+                start = ((n * rows + 4 * i) * columns + 4 * j) * channels
+                of = ((n * down + i) * across + j) * channels
+                for c in range(0, channels, WIDTH):
+                    at, to, add = of + c, start + c, load(bias, c)
+                    r0 = _to_output(_six(m, at, step))
+                    r1 = _to_output(_six(m, at + 6 * step, step))
+                    r2 = _to_output(_six(m, at + 12 * step, step))
+                    r3 = _to_output(_six(m, at + 18 * step, step))
+                    r4 = _to_output(_six(m, at + 24 * step, step))
+                    r5 = _to_output(_six(m, at + 30 * step, step))
+                    _put_four(y, to, line, _to_output((r0[0], r1[0], r2[0], r3[0], r4[0], r5[0])), add)
+                    _put_four(
+                        y, to + channels, line, _to_output((r0[1], r1[1], r2[1], r3[1], r4[1], r5[1])), add
+                    )
+                    _put_four(
+                        y,
+                        to + 2 * channels,
+                        line,
+                        _to_output((r0[2], r1[2], r2[2], r3[2], r4[2], r5[2])),
+                        add,
+                    )
+                    _put_four(
+                        y,
+                        to + 3 * channels,
+                        line,
+                        _to_output((r0[3], r1[3], r2[3], r3[3], r4[3], r5[3])),
+                        add,
+                    )
+
+
+@part
+def _four(x: Any, at: Any, step: Any) -> Any:
+    return load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
+
+
+@compiled
+def gradient_tiles(images: Any, down: int, across: int, v: Any, step: int) -> None:
+    """A d A^T of each 4 x 4, into (36, n * down * across, C) with places `step` apart."""
+    count, rows, columns, channels = images.shape
+    x = images.reshape(-1)
+    line = columns * channels
+    for n in range(count):
+        for i in range(down):
+            for j in range(across):
+                start = ((n * rows + 4 * i) * columns + 4 * j) * channels
+                to = ((n * down + i) * across + j) * channels
+                for c in range(0, channels, WIDTH):
+                    at, six = start + c, 6 * step
+                    r0 = _of_output(_four(x, at, channels))
+                    r1 = _of_output(_four(x, at + line, channels))
+                    r2 = _of_output(_four(x, at + 2 * line, channels))
+                    r3 = _of_output(_four(x, at + 3 * line, channels))
+                    _put_six(v, to + c, six, _of_output((r0[0], r1[0], r2[0], r3[0])))
+                    _put_six(v, to + c + step, six, _of_output((r0[1], r1[1], r2[1], r3[1])))
+                    _put_six(v, to + c + 2 * step, six, _of_output((r0[2], r1[2], r2[2], r3[2])))
+                    _put_six(v, to + c + 3 * step, six, _of_output((r0[3], r1[3], r2[3], r3[3])))
+                    _put_six(v, to + c + 4 * step, six, _of_output((r0[4], r1[4], r2[4], r3[4])))
+                    _put_six(v, to + c + 5 * step, six, _of_output((r0[5], r1[5], r2[5], r3[5])))
+
+
+@compiled
+def kernel_places(w: Any, turned: bool, first: int, outs: int, u: Any, step: int) -> None:
+    """G g G^T of kernels (O, C, 9), for `outs` of their outputs, into (36, C, outs) with places `step` apart.
+
+    turned: of the kernels for the gradient of the input, whose outputs are C.
+    """
+    ins = w.shape[0] if turned else w.shape[1]
+    nine = np.empty(9 * WIDTH, np.float32)
+    for b in range(0, outs, WIDTH):
+        for a in range(ins):
+            for k in range(WIDTH):
+                for p in range(9):
+                    nine[p * WIDTH + k] = w[a, first + b + k, 8 - p] if turned else w[first + b + k, a, p]
+            r0 = _of_kernel(_three(nine, 0))
+            r1 = _of_kernel(_three(nine, 3 * WIDTH))
+            r2 = _of_kernel(_three(nine, 6 * WIDTH))
+            to, six = a * outs + b, 6 * step
+            _put_six(u, to, six, _of_kernel((r0[0], r1[0], r2[0])))
+            _put_six(u, to + step, six, _of_kernel((r0[1], r1[1], r2[1])))
+            _put_six(u, to + 2 * step, six, _of_kernel((r0[2], r1[2], r2[2])))
+            _put_six(u, to + 3 * step, six, _of_kernel((r0[3], r1[3], r2[3])))
+            _put_six(u, to + 4 * step, six, _of_kernel((r0[4], r1[4], r2[4])))
+            _put_six(u, to + 5 * step, six, _of_kernel((r0[5], r1[5], r2[5])))
+
+
+@part
+def _three(x: Any, at: Any) -> Any:
+    return load(x, at), load(x, at + WIDTH), load(x, at + 2 * WIDTH)
+
+
+@part
+def _put_three(x: Any, at: Any, v: Any) -> None:
+    store(x, at, v[0])
+    store(x, at + 3 * WIDTH, v[1])
+    store(x, at + 6 * WIDTH, v[2])
+
+
+@compiled
+def kernel_gradient(u: Any, step: int, first: int, outs: int, w: Any) -> None:
+    """G^T u G of (36, C, outs), places `step` apart, into that many outputs of (O, C, 9)."""
+    ins = w.shape[1]
+    nine = np.empty(9 * WIDTH, np.float32)
+    for b in range(0, outs, WIDTH):
+        for a in range(ins):
+            at = a * outs + b
+            r0 = _to_kernel(_six(u, at, step))
+            r1 = _to_kernel(_six(u, at + 6 * step, step))
+            r2 = _to_kernel(_six(u, at + 12 * step, step))
+            r3 = _to_kernel(_six(u, at + 18 * step, step))
+            r4 = _to_kernel(_six(u, at + 24 * step, step))
+            r5 = _to_kernel(_six(u, at + 30 * step, step))
+            _put_three(nine, 0, _to_kernel((r0[0], r1[0], r2[0], r3[0], r4[0], r5[0])))
+            _put_three(nine, WIDTH, _to_kernel((r0[1], r1[1], r2[1], r3[1], r4[1], r5[1])))
+            _put_three(nine, 2 * WIDTH, _to_kernel((r0[2], r1[2], r2[2], r3[2], r4[2], r5[2])))
+            for k in range(WIDTH):
+                for p in range(9):
+                    w[first + b + k, a, p] = nine[p * WIDTH + k]
