@@ -229,6 +229,52 @@ def test_the_gradient_of_a_choice_is_0_even_beside_infinity() -> None:
             np.testing.assert_allclose(ours.grad.numpy()[:2], theirs.grad.numpy()[:2], err_msg=name)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_casts_to_16_bits_are_pytorchs(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    bits = np.random.default_rng(6).integers(0, 1 << 32, 200_000, dtype=np.uint32)
+    ties = np.arange(1 << 16, dtype=np.uint32) << 13  # numbers half way between two of float16
+    x = np.concatenate(
+        [bits, ties, bits >> 4 << 4, np.uint32([0, 1 << 31, 0x7F800000, 0xFF800000, 0x477FEFFF, 0x477FF000])]
+    )
+    x = x.view(np.float32)
+    ours, theirs = rg.tensor(x).to(getattr(rg, dtype)), torch.tensor(x).to(getattr(torch, dtype))
+    known = ~np.isnan(x)
+    same = ours.view(rg.int16).numpy() == theirs.view(torch.int16).numpy()
+    assert same[known].all()
+    back = ours.float().numpy()
+    np.testing.assert_array_equal(back, theirs.float().numpy())
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_rows_are_added_as_pytorch_adds_them(dim: int) -> None:
+    torch = pytest.importorskip("torch")
+    r = np.random.default_rng(7)
+    x, index = r.standard_normal((9, 20, 30)), r.integers(0, 9, 50)
+    source = np.moveaxis(r.standard_normal((50, *np.delete(x.shape, dim))), 0, dim)
+    for name in ("index_add", "index_select"):
+        grads = []
+        for m in (rg, torch):
+            t = m.tensor(x, requires_grad=True)
+            s = m.tensor(source, requires_grad=True)
+            y = (
+                t.index_add(dim, m.tensor(index), s)
+                if name == "index_add"
+                else t.index_select(dim, m.tensor(index))
+            )
+            (y * y).sum().backward()
+            grads.append([y.detach().numpy(), t.grad.numpy(), None if s.grad is None else s.grad.numpy()])
+        for ours, theirs in zip(*grads):
+            if theirs is not None:
+                np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    table, tokens = r.standard_normal((9, 40)), np.array([[1, 3, 3], [-1, 0, 8]])
+    for m in (rg, torch):
+        t = m.tensor(table, requires_grad=True)
+        (t[m.tensor(tokens)] ** 2).sum().backward()
+        grads.append(t.grad.numpy())
+    np.testing.assert_allclose(grads[-2], grads[-1], rtol=1e-12)
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_gathered_elements_are_pytorchs(dim: int) -> None:
     torch = pytest.importorskip("torch")

@@ -376,3 +376,44 @@ def test_gradients_own_their_memory(name: str) -> None:
         for i, g in enumerate(grads):
             assert g.flags.writeable
             assert not any(np.shares_memory(g, o) for o in grads[i + 1 :] + others), f"{name} {sample}"
+
+
+@pytest.mark.parametrize("shape", [(70, 90), (6, 40, 5, 33), (4, 3, 1500), (3000,)])
+def test_large_arrays_go_the_fast_ways_to_the_same_numbers(shape: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    r = np.random.default_rng(8)
+    a, b = (r.standard_normal(shape).astype(np.float32) * 3 for _ in "ab")
+    a.reshape(-1)[:6] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-42]
+    b.reshape(-1)[:6] = [0.5, -0.5, np.inf, np.inf, 1.0, 2.0]
+    calls: list[Any] = [
+        lambda m, x, y: x % 2,
+        lambda m, x, y: x % y,
+        lambda m, x, y: m.logaddexp(x, y),
+        lambda m, x, y: m.sign(y),
+        lambda m, x, y: x.clamp(min=-1),
+        lambda m, x, y: x.clamp(-1, 2),
+        lambda m, x, y: m.nn.functional.hardswish(x),
+        lambda m, x, y: m.nn.functional.hardsigmoid(x),
+        lambda m, x, y: m.nn.functional.relu6(x),
+        lambda m, x, y: m.nn.functional.huber_loss(x, m.zeros_like(y), reduction="none", delta=0.7),
+        lambda m, x, y: m.nn.functional.smooth_l1_loss(x, m.zeros_like(y), reduction="none", beta=0.5),
+        lambda m, x, y: m.nn.functional.prelu(x, m.tensor([0.3])),
+        *(
+            lambda m, x, y, d=d, f=f: getattr(m, f)(y, d)
+            for d in range(len(shape))
+            for f in ("softmax", "log_softmax", "amax", "amin", "prod", "sum")
+        ),
+        lambda m, x, y: y[6:].norm(),
+        lambda m, x, y: (y[6:] if y.ndim == 1 else y[1:]).norm(dim=-1, keepdim=True),
+        lambda m, x, y: y.sum(tuple(range(1, y.ndim)) if y.ndim > 1 else 0, keepdim=True),
+        lambda m, x, y: y.movedim(-1, 0).reshape(-1),
+        lambda m, x, y: m.roll(y, 3, -1),
+        lambda m, x, y: x**3 + y**-2,
+    ]
+    for i, call in enumerate(calls):
+        ours, theirs = ringgrad.tensor(a, requires_grad=True), torch.tensor(a, requires_grad=True)
+        with np.errstate(all="ignore"):
+            got, want = call(ringgrad, ours, ringgrad.tensor(b)), call(torch, theirs, torch.tensor(b))
+        np.testing.assert_allclose(
+            got.detach().numpy(), want.detach().numpy(), rtol=2e-5, atol=1e-5, err_msg=f"call {i}"
+        )

@@ -82,8 +82,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         )
     if weight.array.size > 1:
         weight = weight.reshape((1, -1) + (1,) * (input.ndim - 2))
-    zero = input.new_zeros(())
-    return relu(input) + weight * pointwise.minimum(input, zero)
+    return pointwise.where(input > 0, input, weight * input)
 
 
 def rrelu(

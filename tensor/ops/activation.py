@@ -15,7 +15,7 @@ from .choose import kept, where
 from .declare import axis_of, describe, single, unary
 from .faster import faster
 from .pointwise import erf
-from .rows import back, blocks, last, row_max, row_sum
+from .rows import BLOCK, back, blocks, bounded, last, row_max, row_sum
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -60,9 +60,8 @@ def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) ->
 
 
 def _relu(xp: Any, x: Any) -> Any:
-    made = faster("relu", xp, x) if x.size >= LARGE else None
-    if made is not None:
-        return made
+    if x.size >= LARGE and xp is np and x.dtype == F32:
+        return bounded(np, x, 0, None, np.empty(x.shape, F32))
     # a maximum with an array is vectorised, one with a number is not
     return xp.maximum(x, xp.zeros(x.shape[1:] if x.size < 1 << 26 else (), x.dtype))
 
@@ -92,15 +91,22 @@ between_backward = Op(
 hardtanh = single(
     Op(
         "hardtanh",
-        lambda xp, x, *, low, high: xp.clip(x, x.dtype.type(low), x.dtype.type(high)),
+        lambda xp, x, *, low, high: bounded(xp, x, low, high, xp.empty(x.shape, x.dtype)),
         [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
         onnx="Clip",
     )
 )
+
+
+def _hardsigmoid(xp: Any, x: Any) -> Any:
+    y = xp.asarray(x / 6 + 0.5)
+    return bounded(xp, y, 0, 1, y)
+
+
 hardsigmoid = single(
     Op(
         "hardsigmoid",
-        lambda xp, x: xp.clip(x / 6 + 0.5, 0, 1),
+        _hardsigmoid,
         [lambda ops, g, x: ops.between_backward(g, x, low=-3.0, high=3.0) / 6],
         prepare=_floating_only("hardsigmoid"),
     )
@@ -110,7 +116,7 @@ hardsigmoid = single(
 def _hardswish_piece(y: Any, x: Any, xp: Any) -> None:
     xp.multiply(x, 1 / 6, out=y)
     y += 0.5
-    xp.clip(y, 0, 1, out=y)
+    bounded(xp, y, 0, 1, y)
     y *= x
 
 
@@ -432,8 +438,44 @@ def _log_softmax_rows(xp: Any, x: Any, out: Any) -> None:
         y -= xp.log(row_sum(xp, xp.exp(y)))[:, None]
 
 
-def _rowwise(body: Callable[..., None]) -> Callable[..., Any]:
-    """An array function along `dim` from one on the rows of matrices: body(xp, *matrices, out)."""
+def _softmax_columns(xp: Any, x: Any, out: Any) -> None:
+    xp.subtract(x, x.max(axis=1, keepdims=True), out=out)
+    xp.exp(out, out=out)
+    out *= 1 / out.sum(axis=1, keepdims=True)
+
+
+def _log_softmax_columns(xp: Any, x: Any, out: Any) -> None:
+    xp.subtract(x, x.max(axis=1, keepdims=True), out=out)
+    out -= xp.log(xp.exp(out).sum(axis=1, keepdims=True))
+
+
+def _softmax_backward_columns(xp: Any, g: Any, y: Any, out: Any) -> None:
+    xp.multiply(g, y, out=out)
+    xp.subtract(g, out.sum(axis=1, keepdims=True), out=out)
+    out *= y
+
+
+def _log_softmax_backward_columns(xp: Any, g: Any, y: Any, out: Any) -> None:
+    xp.exp(y, out=out)
+    out *= g.sum(axis=1, keepdims=True)
+    xp.subtract(g, out, out=out)
+
+
+def _by_columns(xp: Any, columns: Callable[..., None], arrays: tuple[Any, ...], dim: int) -> Any:
+    """Along a dimension before the last without moving it: columns(xp, *arrays of (a, n, b), out) on small pieces."""
+    shape = arrays[0].shape
+    n, b = shape[dim], math.prod(shape[dim + 1 :])
+    y = xp.empty(shape, arrays[0].dtype)
+    all_ = [*(xp.ascontiguousarray(a).reshape(-1, n, b) for a in arrays), y.reshape(-1, n, b)]
+    step = max(256, BLOCK // n)
+    for rows in blocks(len(all_[0]), n * b):
+        for start in range(0, b, step):
+            columns(xp, *[a[rows, :, start : start + step] for a in all_])
+    return y
+
+
+def _along(body: Callable[..., None], columns: Callable[..., None]) -> Callable[..., Any]:
+    """An array function along `dim` from two: on the rows of matrices, body(xp, *matrices, out), and on columns."""
 
     def forward(xp: Any, *arrays: Any, dim: int) -> Any:
         if not arrays[0].size:
@@ -444,6 +486,8 @@ def _rowwise(body: Callable[..., None]) -> Callable[..., Any]:
             y = xp.empty(arrays[0].shape, arrays[0].dtype)
             body(xp, arrays[0], y)
             return y
+        if dim < arrays[0].ndim - 1 and math.prod(arrays[0].shape[dim + 1 :]) >= 32:
+            return _by_columns(xp, columns, arrays, dim)
         moved = [last(xp, a, dim) for a in arrays]
         y = xp.empty(moved[0].shape, moved[0].dtype)
         width = y.shape[-1]
@@ -470,9 +514,10 @@ def _log_softmax_backward_rows(xp: Any, g: Any, y: Any, out: Any) -> None:
         xp.subtract(g[part], t, out=t)
 
 
-_softmax, _log_softmax = _rowwise(softmax_rows), _rowwise(_log_softmax_rows)
-_softmax_backward = _rowwise(_softmax_backward_rows)
-_log_softmax_backward = _rowwise(_log_softmax_backward_rows)
+_softmax = _along(softmax_rows, _softmax_columns)
+_log_softmax = _along(_log_softmax_rows, _log_softmax_columns)
+_softmax_backward = _along(_softmax_backward_rows, _softmax_backward_columns)
+_log_softmax_backward = _along(_log_softmax_backward_rows, _log_softmax_backward_columns)
 
 
 def _total(ops: Any, x: Any, dim: int) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ...autograd.engine import Variable
 from ...autograd.op import Op
 from ..dtypes import category, default_float
@@ -106,10 +108,23 @@ gcd = binary("gcd", lambda xp, a, b: xp.gcd(a, b), hint="must be integer tensors
 lcm = binary("lcm", lambda xp, a, b: xp.lcm(a, b), hint="must be integer tensors")
 
 
+def _real_log_add(a: Any, b: Any) -> Any:
+    """The larger plus log(1 + exp(-distance)), many at a time; of equal infinities themselves."""
+    y = np.maximum(a, b)
+    far = np.abs(a - b)
+    np.negative(far, out=far)
+    far = np.log1p(np.exp(far, out=far), out=far)
+    equal = np.isnan(far) & (a == b)
+    if equal.any():
+        far[equal] = 0
+    y += far
+    return y
+
+
 def log_add(xp: Any, a: Any, b: Any) -> Any:
     """log(exp(a) + exp(b)), of complex numbers too."""
     if a.dtype.kind != "c" and b.dtype.kind != "c":
-        return xp.logaddexp(a, b)
+        return _real_log_add(a, b) if xp is np and a.size > 512 else xp.logaddexp(a, b)
     first = a.real >= b.real
     return xp.where(first, a, b) + xp.log1p(xp.exp(xp.where(first, b - a, a - b)))
 

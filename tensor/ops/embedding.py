@@ -7,6 +7,7 @@ from typing import Any
 from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
 from ..dtypes import category
+from .faster import faster
 from .rows import blocks
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -41,7 +42,8 @@ def _embedding_adjoint(xp: Any, g: Any, index: Any, *, rows: int, padding_idx: i
     g = g.reshape(-1, g.shape[-1])
     flat, width = index.reshape(-1, 1), g.shape[1]
     out = xp.zeros((rows, width), g.dtype)
-    for part in blocks(flat.shape[0], width):
+    made = faster("rows_add", xp, out, index.reshape(-1), g) if g.size else None
+    for part in blocks(flat.shape[0], width) if made is None else ():
         xp.add.at(out.reshape(-1), (flat[part] * width + xp.arange(width)).reshape(-1), g[part].reshape(-1))
     if padding_idx is not None:
         out[padding_idx] = 0

@@ -13,6 +13,7 @@ from ...autograd.op import Op, describe
 from ..dtypes import BOOL, I64, category
 from .declare import axis_of, single, viewing
 from .faster import faster
+from .rows import row_major
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -97,6 +98,8 @@ def add_at(xp: Any, out: Any, index: Any, values: Any) -> None:
 
 def rows_add(xp: Any, out: Any, rows: Any, values: Any) -> None:
     """Adds values[i] to out[rows[i]]: sorted by row, then summed in runs, which keeps the order of each row's sum."""
+    if xp is np and faster("rows_add", np, out, rows, values) is not None:
+        return
     order = rows.argsort(kind="stable")
     sorted_rows = rows[order]
     starts = xp.flatnonzero(xp.concatenate([[True], sorted_rows[1:] != sorted_rows[:-1]]))
@@ -318,6 +321,12 @@ def _index_select_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
 
 
 def _index_add_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
+    if xp is np and x.ndim and x.size >= LARGE and x.dtype.kind == "f":
+        lines = row_major(np, np.moveaxis(x, dim, 0)).reshape(index.size, -1)
+        rows = np.zeros((shape[dim], lines.shape[1]), x.dtype)
+        rows_add(np, rows, index, lines)
+        moved = (shape[dim], *shape[:dim], *shape[dim + 1 :])
+        return row_major(np, np.moveaxis(rows.reshape(moved), 0, dim))
     out = xp.zeros(shape, x.dtype)
     xp.add.at(
         xp.moveaxis(out, dim, 0) if out.ndim else out.reshape(1),

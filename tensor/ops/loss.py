@@ -10,8 +10,9 @@ import numpy as np
 from ...autograd.engine import Variable, wrap
 from ...autograd.op import Op, describe
 from ..dtypes import I64, category
+from .activation import in_pieces
 from .declare import unary
-from .rows import back, last, row_max, row_starts, row_sum
+from .rows import back, bounded, last, row_max, row_starts, row_sum
 
 U64 = np.dtype("uint64")
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -283,17 +284,25 @@ def _square_error_rule(sign: int) -> Any:
 mse_loss = Op("mse_loss", _square_error, [_square_error_rule(1), _square_error_rule(-1)])
 
 
+def _huber_piece(y: Any, x: Any, t: Any, xp: Any, delta: float) -> None:
+    """m (|x| - m / 2) with m = min(|x|, delta)."""
+    xp.absolute(x, out=y)
+    bounded(xp, y, None, delta, t)
+    y *= 2
+    y -= t
+    t *= 0.5
+    y *= t
+
+
 def _huber(xp: Any, x: Any, *, delta: float) -> Any:
-    a = xp.abs(x)
-    return xp.where(a <= delta, x * x * 0.5, delta * (a - 0.5 * delta))
+    return in_pieces(xp, lambda y, x, t: _huber_piece(y, x, t, xp, delta), 1, x)
 
 
 huber = Op("huber", _huber, [lambda ops, g, x, delta: g * ops.clamp(x, -delta, delta)])
 
 
 def _smooth_l1(xp: Any, x: Any, *, beta: float) -> Any:
-    a = xp.abs(x)
-    return xp.where(a < beta, x * x * (0.5 / beta), a - 0.5 * beta)
+    return _huber(xp, x, delta=beta) * x.dtype.type(1 / beta) if beta else xp.abs(x)
 
 
 smooth_l1 = Op("smooth_l1", _smooth_l1, [lambda ops, g, x, beta: g * ops.clamp(x * (1 / beta), -1.0, 1.0)])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ...autograd.engine import Variable, array_namespace
-from ...autograd.op import Op
+from ...autograd.op import Op, low_floats
 from ..dtypes import BOOL, F32, F64, I64, category, to_numpy
 from . import choose
 from .declare import binary, comparison, promoted, unary
-from .rows import blocks
+from .faster import faster
+from .rows import LARGE, blocks, bounded
 
 # ---- arithmetic
 
@@ -114,7 +116,16 @@ def _floor_divide(xp: Any, a: Any, b: Any) -> Any:
 def _remainder(xp: Any, a: Any, b: Any) -> Any:
     if category(a.dtype) <= 1 and xp.any(b == 0):
         raise RuntimeError("[remainder] integers cannot be divided by zero, came a zero divisor")
+    if xp is np and a.dtype.kind == "f" and a.size > 512:
+        return _float_remainder(a, b)
     return xp.remainder(a, b)
+
+
+def _float_remainder(a: Any, b: Any) -> Any:
+    """C's fmod moved to the sign of the divisor: several times faster than NumPy's remainder, and PyTorch's way."""
+    y = np.fmod(a, b)
+    b = np.asarray(b, y.dtype)
+    return choose.where(np, (y != 0) & ((y < 0) != (b < 0)), y + b, y)
 
 
 def _fmod(xp: Any, a: Any, b: Any) -> Any:
@@ -138,9 +149,18 @@ atan2 = binary(
 
 # ---- functions of one tensor
 
+
+def _sign(xp: Any, x: Any) -> Any:
+    if x.dtype == BOOL:
+        return x.copy()
+    if xp is not np or x.dtype.kind != "f" or x.size < 4096:
+        return xp.sign(x)
+    return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)
+
+
 neg = unary("neg", lambda xp, x: -x, lambda g: -g, onnx="Neg", hint="bool tensors cannot be negated: use ~")
 abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x), onnx="Abs")
-sign = unary("sign", lambda xp, x: x.copy() if x.dtype == BOOL else xp.sign(x), lambda g: g * 0, onnx="Sign")
+sign = unary("sign", _sign, lambda g: g * 0, onnx="Sign")
 square = unary(
     "square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2, analytic=True
 )
@@ -373,7 +393,29 @@ isfinite = unary("isfinite", lambda xp, x: xp.isfinite(x))
 
 
 def _cast(xp: Any, x: Any, *, dtype: Any) -> Any:
+    if xp is np and x.dtype == F32 and x.size >= LARGE and dtype in low_floats:
+        made = faster("narrowed", np, x, np.dtype(dtype))
+        if made is not None:
+            return made
+    if xp is np and dtype == F32 and x.size >= LARGE and x.dtype in low_floats:
+        return _widened(x)
     return x.astype(dtype)
+
+
+@cache
+def _halves() -> Any:
+    """All float16 numbers by their bits."""
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(F32)
+
+
+def _widened(x: Any) -> Any:
+    """A 16-bit float's value in float32, by a table or its bits: NumPy takes them one by one."""
+    bits = np.ascontiguousarray(x).view(np.uint16)
+    if x.dtype == np.float16:
+        return _halves().take(bits)
+    wide = bits.astype(np.uint32)
+    wide <<= 16
+    return wide.view(F32)
 
 
 def _cast_rule(ops: Any, g: Any, x_dtype: Any) -> Any:
@@ -423,11 +465,14 @@ where = Op(
 def _clamp(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("[clamp] min or max must be given, came neither")
+    numbers = (min is None or not min.ndim) and (max is None or not max.ndim)
+    if xp is np and numbers and x.size >= 4096 and x.dtype.kind == "f" and x.flags.c_contiguous:
+        return bounded(np, x, min, max, np.empty(x.shape, x.dtype))
     if min is None:
         return xp.minimum(x, max)
     if max is None:
         return xp.maximum(x, min)
-    if x.size > 4096 and not min.ndim and not max.ndim:
+    if x.size > 4096 and numbers:
         return x.clip(min, max)  # one pass
     return xp.minimum(xp.maximum(x, min), max)
 

@@ -13,7 +13,7 @@ from ..dtypes import F32, F64, I64, category, default_float
 from .declare import axes_of, axis_of, single, unary
 from .faster import faster
 from .pointwise import cast
-from .rows import row_sum
+from .rows import row_max, row_min, row_sum
 
 
 def _dims(name: str, x: Any, dim: Any) -> tuple[int, ...]:
@@ -63,7 +63,25 @@ def _sum(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
         if dim == (x.ndim - 1,) and 1 < width <= 4096:
             y = row_sum(xp, x.reshape(-1, width))
             return y.reshape((*x.shape[:-1], 1) if keepdim else x.shape[:-1])
+        inner = _trailing(x.ndim, dim)
+        width = math.prod(x.shape[x.ndim - inner :])
+        if inner > 1 and 16 <= width <= 65536:
+            y = row_sum(xp, x.reshape(-1, width)).reshape(x.shape[:-inner])
+            y = y.sum(axis=dim[:-inner]) if len(dim) > inner else y
+            return y.reshape(_reduced(x.shape, dim, keepdim))
     return x.sum(axis=dim, keepdims=keepdim)
+
+
+def _trailing(ndim: int, dim: tuple[int, ...]) -> int:
+    """How many of the last dimensions end `dim`, in order."""
+    count = 0
+    while count < len(dim) and dim[-1 - count] == ndim - 1 - count:
+        count += 1
+    return count
+
+
+def _reduced(shape: tuple[int, ...], dim: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
+    return tuple(1 if i in dim else n for i, n in enumerate(shape) if keepdim or i not in dim)
 
 
 sum = single(
@@ -162,10 +180,16 @@ def _extreme_prepare(name: str) -> Any:
     return prepare
 
 
+def _extreme(xp: Any, x: Any, dim: tuple[int, ...], keepdim: bool, of_rows: Any, name: str) -> Any:
+    if dim == (x.ndim - 1,) and x.size >= 4096 and x.dtype in (F32, F64) and x.flags.c_contiguous:
+        return of_rows(xp, x.reshape(-1, x.shape[-1])).reshape(_reduced(x.shape, dim, keepdim))
+    return getattr(x, name)(axis=dim, keepdims=keepdim)
+
+
 amax = single(
     Op(
         "amax",
-        lambda xp, x, *, dim, keepdim: x.max(axis=dim, keepdims=keepdim),
+        lambda xp, x, *, dim, keepdim: _extreme(xp, x, dim, keepdim, row_max, "max"),
         [_extreme_rule],
         prepare=_extreme_prepare("amax"),
         onnx="ReduceMax",
@@ -174,7 +198,7 @@ amax = single(
 amin = single(
     Op(
         "amin",
-        lambda xp, x, *, dim, keepdim: x.min(axis=dim, keepdims=keepdim),
+        lambda xp, x, *, dim, keepdim: _extreme(xp, x, dim, keepdim, row_min, "min"),
         [_extreme_rule],
         prepare=_extreme_prepare("amin"),
         onnx="ReduceMin",
@@ -270,10 +294,22 @@ def _prod_rule(ops: Any, g: Any, x: Any, dim: tuple[int, ...], keepdim: bool) ->
     return g * ops.permute(others, dims=back)
 
 
+def _prod(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    """Of long rows by halves: NumPy's product of a row is a chain of single ones."""
+    if dim != (x.ndim - 1,) or x.size < 4096 or x.dtype not in (F32, F64) or x.shape[-1] < 8:
+        return x.prod(axis=dim, keepdims=keepdim)
+    while (n := x.shape[-1]) > 1:
+        halves = x[..., : n // 2] * x[..., n // 2 : n // 2 * 2]
+        if n % 2:
+            halves[..., 0] *= x[..., -1]
+        x = halves
+    return x if keepdim else x[..., 0]
+
+
 prod = single(
     Op(
         "prod",
-        lambda xp, x, *, dim, keepdim: x.prod(axis=dim, keepdims=keepdim),
+        _prod,
         [_prod_rule],
         prepare=_prod_prepare,
         onnx="ReduceProd",
@@ -433,10 +469,18 @@ def _norm2_rule(ops: Any, g: Any, x: Any, y: Any, dim: tuple[int, ...], keepdim:
     return ops.where(y == 0, x * 0, x * (g / y))
 
 
+def _norm2(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> Any:
+    inner = _trailing(x.ndim, dim)
+    if inner < 1 or inner < len(dim) or x.size < 512 or not x.flags.c_contiguous or xp is not np:
+        return xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim))
+    rows = x.reshape(-1, math.prod(x.shape[x.ndim - inner :]))
+    return np.sqrt(np.vecdot(rows, rows)).reshape(_reduced(x.shape, dim, keepdim))
+
+
 norm2 = single(
     Op(
         "norm2",
-        lambda xp, x, *, dim, keepdim: xp.sqrt((x * x).sum(axis=dim, keepdims=keepdim)),
+        _norm2,
         [_norm2_rule],
         prepare=lambda x, *, dim=None, keepdim=False: (
             (x,),

@@ -10,6 +10,7 @@ from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
 from ..dtypes import BOOL, category
 from .declare import axis_of
+from .faster import faster
 from .index import add_at
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
@@ -296,6 +297,10 @@ def _index_prepare(name: str, x: Any, source: Any, dim: int, index: Any) -> tupl
     return d, i
 
 
+def _lines(source: Array, dim: int, width: int) -> Array:
+    return np.moveaxis(source, dim, 0).reshape(-1, width)
+
+
 def _index_add(xp: Any, x: Array, source: Array, *, dim: int, index: Array, alpha: Any) -> Array:
     if alpha != 1:
         source = source * x.dtype.type(alpha)
@@ -303,6 +308,11 @@ def _index_add(xp: Any, x: Array, source: Array, *, dim: int, index: Array, alph
         return x + source.sum() if index.size else x.copy()
     y = xp.array(xp.moveaxis(x, dim, 0), order="C")
     width = y.size // y.shape[0] if y.size else 0
+    if (
+        width > 1
+        and faster("rows_add", xp, y.reshape(-1, width), index, _lines(source, dim, width)) is not None
+    ):
+        return xp.moveaxis(y, 0, dim)
     at = (index[:, None] * width + xp.arange(width)).reshape(-1)  # NumPy adds fast at flat positions only
     xp.add.at(y.reshape(-1), at, xp.moveaxis(source, dim, 0).reshape(-1))
     return xp.moveaxis(y, 0, dim)

@@ -14,6 +14,7 @@ from ...autograd.op import Op, array_forms, namespace_of
 from ..dtypes import promote_types
 from .declare import axes_of, axis_of, single, viewing
 from .pointwise import cast
+from .rows import LARGE, row_major
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -40,10 +41,19 @@ def _reshape_prepare(x: Any, *, shape: Any) -> Prepared:
     return (x,), {"shape": shape_of("reshape", shape, size)}
 
 
+def _reshape(xp: Any, x: Any, *, shape: tuple[int, ...]) -> Any:
+    if xp is np and x.size >= LARGE and not x.flags.c_contiguous:
+        try:
+            return x.reshape(shape, copy=False)
+        except ValueError:
+            return row_major(np, x).reshape(shape)
+    return x.reshape(shape)
+
+
 reshape = viewing(
     Op(
         "reshape",
-        lambda xp, x, *, shape: x.reshape(shape),
+        _reshape,
         [lambda g, x_shape: g.reshape(x_shape)],
         view=None,
         half="native",
@@ -593,20 +603,9 @@ triu = single(
 )
 
 
-def _row_major(xp: Any, x: Any) -> Any:
-    """A row-major copy. Of a transposed matrix it is taken in strips of columns, which use whole cache lines."""
-    if x.ndim < 2 or x.size < 65536 or x.strides[-1] == x.itemsize or x.strides[-2] != x.itemsize:
-        return xp.asarray(x, order="C")
-    y = xp.empty(x.shape, x.dtype)
-    step = max(1, 64 // x.itemsize)
-    for start in range(0, x.shape[-1], step):
-        y[..., start : start + step] = x[..., start : start + step]
-    return y
-
-
 contiguous = Op(
     "contiguous",
-    _row_major,
+    row_major,
     [lambda g: g],
     half="native",
     view=None,

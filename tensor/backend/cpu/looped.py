@@ -110,14 +110,36 @@ def select(mask: Any, a: Any, b: Any, out: Any) -> Any:
     return out
 
 
-def relu(x: Any) -> Any:
-    if x.dtype != F32 or x.size < LARGE or not x.flags.c_contiguous:
+def bounded(x: Any, low: float, high: float, out: Any) -> Any:
+    """Into `out`: x in [low, high]."""
+    if x.dtype != F32 or x.size < LARGE or not (x.flags.c_contiguous and out.flags.c_contiguous):
         return None
-    if (found := _worth(x.size * 1.2e-10)) is None:
+    if (found := _worth(x.size * 2e-10)) is None:
         return None
-    out = np.empty(x.shape, F32)
-    found.relu(x.reshape(-1), out.reshape(-1))
+    found.bounded(x.reshape(-1), np.float32(low), np.float32(high), out.reshape(-1))
     return out
+
+
+def rows_add(out: Any, rows: Any, values: Any) -> Any:
+    """out[rows[i]] += values[i] in place, the rows being in range; both arrays are matrices."""
+    if out.dtype not in WIDE or values.dtype != out.dtype or rows.dtype != I64 or not out.flags.c_contiguous:
+        return None
+    if values.size < LARGE or (found := _worth(values.size * 4e-9)) is None:
+        return None
+    found.rows_add(out, np.ascontiguousarray(rows), np.ascontiguousarray(values))
+    return out
+
+
+def narrowed(x: Any, dtype: Any) -> Any:
+    """float32 as float16 or bfloat16."""
+    if x.dtype != F32 or x.size < LARGE or dtype.name not in ("float16", "bfloat16"):
+        return None
+    if (found := _worth(x.size * 2e-9)) is None:
+        return None
+    out = np.empty(x.shape, np.uint16)
+    loop = found.to_float16 if dtype.name == "float16" else found.to_bfloat16
+    loop(np.ascontiguousarray(x).reshape(-1).view(np.uint32), out.reshape(-1))
+    return out.view(dtype)
 
 
 def gamma_loop(count: int) -> Any:
@@ -203,7 +225,9 @@ BODIES: dict[str, Callable[..., Any]] = {
     "cumprod": _scan("cumprod"),
     "take_along": take_along,
     "select": select,
-    "relu": relu,
+    "bounded": bounded,
+    "rows_add": rows_add,
+    "narrowed": narrowed,
     "gamma_loop": gamma_loop,
     "poisson_loop": poisson_loop,
     **{name: _update(name) for name in ("sgd", "momentum", "adam")},

@@ -117,11 +117,47 @@ def select(mask: Any, a: Any, b: Any, out: Any, step_a: int, step_b: int) -> Non
 
 
 @exact
-def relu(x: Any, out: Any) -> None:
-    zero = x.dtype.type(0)
+def bounded(x: Any, low: Any, high: Any, out: Any) -> None:
+    """Each number in [low, high]; NaN stays."""
     for i in range(x.size):
         v = x[i]
-        out[i] = zero if v <= zero else v
+        v = low if v < low else v
+        out[i] = high if v > high else v
+
+
+@exact
+def rows_add(out: Any, rows: Any, values: Any) -> None:
+    """out[rows[i]] += values[i], one after the other."""
+    for i in range(rows.size):
+        r = rows[i]
+        for k in range(out.shape[1]):
+            out[r, k] += values[i, k]
+
+
+@exact
+def to_float16(x: Any, out: Any) -> None:
+    """The bits of float32 numbers rounded to the nearest, the even one of two, in float16's bits."""
+    for i in range(x.size):
+        u: Any = np.int64(x[i])
+        sign, u = (u >> 16) & 0x8000, u & 0x7FFFFFFF
+        shift: Any = min(
+            max(126 - (u >> 23), 0), 25
+        )  # below float16's normal numbers: where its last bit stands
+        whole = (u & 0x7FFFFF) | 0x800000
+        small = (whole + (1 << shift >> 1) - 1 + ((whole >> shift) & 1)) >> shift
+        normal = (u - (112 << 23) + 0xFFF + ((u >> 13) & 1)) >> 13
+        y = small if u < 113 << 23 else normal
+        y = y if u < 143 << 23 else (0x7C00 if u <= 0x7F800000 else 0x7E00)
+        out[i] = y | sign
+
+
+@exact
+def to_bfloat16(x: Any, out: Any) -> None:
+    """The same in bfloat16's bits."""
+    for i in range(x.size):
+        u: Any = np.int64(x[i])
+        y = (u + 0x7FFF + ((u >> 16) & 1)) >> 16
+        out[i] = y if (u & 0x7FFFFFFF) <= 0x7F800000 else (u >> 16) | 0x40
 
 
 @exact
