@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from ..autograd import no_grad
+from ..data import SequentialSampler
 from .loaders import count, iterate, loaders_of
-from .results import Results
+from .results import LOADER, Results
+from .strategies.strategy import EvaluationSampler
 
 LOADERS = {"validation": "val", "test": "test", "predict": "predict"}
 
@@ -19,7 +22,9 @@ class EvaluationLoop:
         self.trainer, self.stage = trainer, stage
         self.loaders: list[Any] = []
         self.totals: list[int | None] = []
+        self.seen: list[int] = []  # batches of each loader in all rounds, which step values are logged by
         self.outputs: list[list[Any]] = []  # of predict
+        self.batch_indices: list[list[Any]] = []  # of predict: which samples, None where nobody knows
 
     def prepare(self, given: Any) -> None:
         """Gets the loaders and how many batches to take of each."""
@@ -47,6 +52,8 @@ class EvaluationLoop:
         before, t.place = t.place, f"on_{stage}_start"
         t.evaluating = stage
         self.outputs = [[] for _ in self.loaders]
+        self.batch_indices = [[] for _ in self.loaders]
+        self.seen += [0] * (len(self.loaders) - len(self.seen))
         hooks(f"on_{stage}_model_eval")
         with no_grad():
             hooks(f"on_{stage}_start")
@@ -55,7 +62,10 @@ class EvaluationLoop:
                 if limit is not None and limit != -1:
                     total = limit if total is None else min(limit, total)
                 results.dataloader_idx = i if len(self.loaders) > 1 else None
+                samples = sample_numbers(loader) if stage == "predict" else iter(())
                 for batch_idx, batch, last in iterate(loader, total):
+                    if stage == "predict":
+                        self.batch_indices[i].append(next(samples, None))
                     self.run_batch(batch, batch_idx, i)
                     if last or (total is not None and batch_idx + 1 >= total):
                         break
@@ -84,14 +94,22 @@ class EvaluationLoop:
         t.hooks(f"on_{stage}_batch_end", outputs, batch, batch_idx, *extra)
         values = t.results.publish_step(due=False)
         if values and not t.sanity_checking:
-            t.log_metrics(values, batch_idx)
+            t.log_metrics(values, self.seen[dataloader_idx])
+        self.seen[dataloader_idx] += not t.sanity_checking
 
     def _by_loader(self, logged: dict[str, float]) -> list[dict[str, float]]:
         if len(self.loaders) < 2:
             return [logged]
-        ends = [f"/dataloader_idx_{i}" for i in range(len(self.loaders))]
-        common = {k: v for k, v in logged.items() if "/dataloader_idx_" not in k}
+        ends = [f"{LOADER}{i}" for i in range(len(self.loaders))]
+        common = {k: v for k, v in logged.items() if LOADER not in k}
         return [{**common, **{k: v for k, v in logged.items() if k.endswith(end)}} for end in ends]
+
+
+def sample_numbers(loader: Any) -> Iterator[list[int]]:
+    """Which samples of the dataset each batch holds, where that follows from the loader without drawing."""
+    if type(getattr(loader, "sampler", None)) in (SequentialSampler, EvaluationSampler):
+        return iter(loader.batch_sampler or [])
+    return iter(())
 
 
 def positional(step: Any) -> int:

@@ -42,8 +42,8 @@ class FitLoop:
         self.results = Results(trainer)
         self.validation = EvaluationLoop(trainer, "validation")
 
-    def prepare(self, train: Any, val: Any) -> None:
-        """Gets the loaders, and finds out after which batches to validate."""
+    def prepare(self, train: Any) -> None:
+        """Gets the loader, and finds out after which batches to validate."""
         t = self.trainer
         found = loaders_of(t, "train", train)
         if not found:
@@ -57,7 +57,6 @@ class FitLoop:
             raise ValueError(
                 "[fit] needs training data, came a loader without batches (drop_last or an empty dataset?)"
             )
-        self.validation.prepare(val)
         self.val_every = self._val_every() if self.validation.has_batches else None
 
     def _val_every(self) -> int | None:
@@ -85,12 +84,13 @@ class FitLoop:
     def run(self) -> None:
         """Trains until epochs, steps or time are over, or someone sets `trainer.should_stop`."""
         t = self.trainer
-        self.prepare(t.given["train"], t.given["val"])
         t.strategy.setup(t._module)
         t.training_step = t.strategy.step_of(t._module)
+        self.validation.prepare(t.given["val"])
+        self._sanity_check()
+        self.prepare(t.given["train"])
         if self.total == 0:
             return
-        self._sanity_check()
         t._module.train()
         t.place = "on_train_start"
         t.results = self.results
@@ -99,7 +99,8 @@ class FitLoop:
             while not self._done():
                 every = t.reload_dataloaders_every_n_epochs
                 if every and self.epoch and self.epoch % every == 0 and self.resumed is None:
-                    self.prepare(t.given["train"], t.given["val"])
+                    self.validation.prepare(t.given["val"])
+                    self.prepare(t.given["train"])
                 if self.run_epoch():
                     self.epoch += 1
         t.hooks("on_train_end")
@@ -186,7 +187,7 @@ class FitLoop:
         t, every = self.trainer, self.trainer.accumulate_grad_batches
         optimizer = t.optimizers[0] if t.optimizers else None
         self.current = batch, batch_idx, optimizer
-        if every > 1 and (batch_idx + 1) % every != 0 and not self.is_last:
+        if every > 1 and self._accumulates(batch_idx):
             with t.strategy.no_sync():
                 self.gradients()
         elif optimizer is None:
@@ -297,6 +298,8 @@ class FitLoop:
         """A round of validation between two training batches."""
         t = self.trainer
         self.validated = True
+        if not self._accumulates(self.current[1]):
+            t.hooks("on_validation_model_zero_grad")
         self.validation.run()
         t.results = self.results
         t.place = ""
@@ -345,8 +348,14 @@ class FitLoop:
             done += self.epoch * self.total
         return done % self.val_every == 0
 
+    def _accumulates(self, batch_idx: int) -> bool:
+        """Whether the gradients of this batch wait for those of the next."""
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches != 0 and not self.is_last
+
     def _should_log(self) -> bool:
         t = self.trainer
+        if t._module.automatic_optimization and self._accumulates(self.batch - 1):
+            return False
         return t.fast_dev_run or (
             t.log_every_n_steps > 0 and self.batches_that_stepped % t.log_every_n_steps == 0
         )

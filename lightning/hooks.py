@@ -91,6 +91,10 @@ class TrainingHooks:
         """Puts the module into evaluation mode."""
         self.eval()  # type: ignore[attr-defined]
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Frees the gradients' memory for validation between two training steps."""
+        self.zero_grad()  # type: ignore[attr-defined]
+
     def on_validation_model_train(self) -> None:
         """Puts the module back into training mode."""
         self.train()  # type: ignore[attr-defined]
@@ -158,9 +162,11 @@ class Hooks:
                 if call not in late:
                     calls += [*before_writing * c.changes_weights, call]
             # The modes are the module's own hooks, which do something without being overridden.
-            always = name.endswith(("_model_eval", "_model_train"))
+            always = "_model_" in name
             if always or overridden(name, module, TrainingHooks):
                 calls += [*before_writing, getattr(module, name)]
+            if name == "on_load_checkpoint":
+                calls.reverse()  # the module sees it before the callbacks
             if name == "on_train_epoch_end":
                 self.listeners["monitors"] = late  # after the module's, which may log what they watch
 

@@ -238,6 +238,7 @@ class LightningModule(TrainingHooks, HyperparametersMixin, Module, DataHooks):  
                 f"[load_from_checkpoint] {checkpoint_path} must be a Trainer's, came one without state_dict"
             )
         module = build(cls, saved.get("hyper_parameters", {}), saved.get("hparams_name"), kwargs)
+        module.configure_model()  # which may be what makes the layers
         module.on_load_checkpoint(saved)
         module.load_state_dict(saved["state_dict"], strict=strict)
         return module

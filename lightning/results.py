@@ -93,6 +93,9 @@ class Logged:
         return total / self.weight if self.weight else math.nan
 
 
+LOADER = "/dataloader_idx_"  # in names of what is logged for one of several loaders
+
+
 class Results:
     """The values that one loop (training, validation or test) has logged."""
 
@@ -118,7 +121,7 @@ class Results:
     ) -> None:
         place, strategy = self.trainer.place, self.trainer.strategy
         if self.dataloader_idx is not None and add_dataloader_idx and place in STEPS:
-            name = f"{name}/dataloader_idx_{self.dataloader_idx}"
+            name = f"{name}{LOADER}{self.dataloader_idx}"
         item, asked = self.items.get(name), (place, on_step, on_epoch)
         if item is None or item.asked != asked:
             item = self._item(name, item, *_when(place, on_step, on_epoch), prog_bar, logger, reduce_fx)
@@ -166,7 +169,7 @@ class Results:
             self._join_parts(due)
         for name, item in self.items.items():
             if item.on_step and item.step_value is not None:
-                forked = f"{name}_step" if item.on_epoch else name
+                forked = _forked(name, "step") if item.on_epoch else name
                 trainer.callback_values[forked] = item.step_value
                 if item.on_epoch:
                     trainer.callback_values[name] = item.step_value
@@ -204,7 +207,7 @@ class Results:
             else:
                 item.take([state for state, _ in parts])
                 value = item.value()
-            forked = f"{name}_epoch" if item.on_step else name
+            forked = _forked(name, "epoch") if item.on_step else name
             trainer.callback_values[name] = trainer.callback_values[forked] = value
             if item.prog_bar:
                 trainer.progress_bar_values[forked] = value
@@ -237,6 +240,11 @@ class Results:
             parts = [state[name] for state in states if name in state]
             item = self.items[name] = Logged(*parts[0][0])
             item.take([part for _, part in parts])
+
+
+def _forked(name: str, ending: str) -> str:
+    base, loader, number = name.partition(LOADER)
+    return f"{base}_{ending}{loader}{number}"
 
 
 def _when(place: str, on_step: bool | None, on_epoch: bool | None) -> tuple[bool, bool]:

@@ -188,7 +188,7 @@ class Trainer:
         self.ckpt_path: Any = None
         self._module: Any = None
         self.datamodule: Any = None
-        self.predictions: Any = None
+        self.evaluation: EvaluationLoop | None = None  # of validate, test or predict
 
     # ---- what users call
 
@@ -374,7 +374,7 @@ class Trainer:
                 ckpt_path = "best"
         _check_model(model, name, () if stage == "predict" else (f"{stage}_step",))
         loaders, datamodule = _data(loaders, None, datamodule, name)
-        loop = EvaluationLoop(self, stage)
+        loop = self.evaluation = EvaluationLoop(self, stage)
 
         def body() -> Any:
             loop.prepare(loaders)
@@ -514,7 +514,7 @@ class Trainer:
         if not self.loggers or not self.is_global_zero:
             return
         if step is None:
-            step = max(self.fit_loop.batches_that_stepped - 1, 0)
+            step = max(self.fit_loop.batches_that_stepped - (self.stage == "fit"), 0)
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.current_epoch, **values}, step)
 
@@ -584,6 +584,24 @@ class Trainer:
     @property
     def num_training_batches(self) -> float:
         return float("inf") if self.fit_loop.total is None else self.fit_loop.total
+
+    @property
+    def num_val_batches(self) -> list[float]:
+        """How many batches a round of validation takes of each loader; infinite where nobody knows."""
+        return self._batches_of("validation")
+
+    @property
+    def num_test_batches(self) -> list[float]:
+        return self._batches_of("test")
+
+    @property
+    def num_predict_batches(self) -> list[float]:
+        return self._batches_of("predict")
+
+    def _batches_of(self, stage: str) -> list[float]:
+        loops = (loop for loop in (self.evaluation, self.fit_loop.validation) if loop and loop.stage == stage)
+        totals = next((loop.totals for loop in loops if loop.totals), [])
+        return [float("inf") if total is None else total for total in totals]
 
     @property
     def estimated_stepping_batches(self) -> float:

@@ -112,7 +112,7 @@ HOOKS = """
     on_before_batch_transfer transfer_batch_to_device on_after_batch_transfer on_train_batch_start
     training_step on_before_zero_grad optimizer_zero_grad on_before_backward backward on_after_backward
     on_before_optimizer_step configure_gradient_clipping optimizer_step on_train_batch_end
-    on_validation_model_eval on_validation_start on_validation_epoch_start
+    on_validation_model_zero_grad on_validation_model_eval on_validation_start on_validation_epoch_start
     on_validation_batch_start validation_step on_validation_batch_end
     on_validation_epoch_end on_validation_end on_validation_model_train
     on_train_epoch_end on_save_checkpoint on_train_end on_fit_end teardown
@@ -182,9 +182,12 @@ def test_several_loaders_have_their_own_values(tmp_path: Path) -> None:
     class Logs(Net):
         def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
             self.log("n", float(dataloader_idx))
+            self.log("both", 2.0, on_step=True, on_epoch=True)
 
-    out = trainer(tmp_path).test(Logs(), [loader(), loader()], verbose=False)
-    assert out == [{"n/dataloader_idx_0": 0.0}, {"n/dataloader_idx_1": 1.0}]
+    t = trainer(tmp_path)
+    out = t.test(Logs(), [loader(), loader()], verbose=False)
+    assert out == [{f"n/dataloader_idx_{i}": i, f"both_epoch/dataloader_idx_{i}": 2.0} for i in (0, 1)]
+    assert t.num_test_batches == [4, 4] and "both_step/dataloader_idx_1" in t.callback_metrics
 
 
 def test_predict_keeps_outputs_in_order(tmp_path: Path) -> None:
@@ -379,6 +382,15 @@ def test_hyperparameters_and_load_from_checkpoint(tmp_path: Path) -> None:
     again = Deep.load_from_checkpoint(path, width=4)
     assert again.hparams.width == 4 and np.array_equal(weights(again), weights(model))
 
+    class Late(Net):
+        def configure_model(self) -> None:
+            self.layers.append(nn.Linear(1, 1))
+
+    t = trainer(tmp_path / "late", max_epochs=1)
+    t.fit(Late(), loader())
+    late = Late.load_from_checkpoint(t.checkpoint_callback.best_model_path)  # type: ignore[union-attr]
+    assert np.array_equal(weights(late), weights(t.lightning_module))
+
     class Needs(Net):
         def __init__(self, depth: int) -> None:
             super().__init__()
@@ -445,6 +457,9 @@ def test_model_checkpoint_keeps_the_best_and_the_last(tmp_path: Path) -> None:
         Path(saves.best_model_path).name == "epoch=03-score=1.0.ckpt" and saves.best_model_score.item() == 1.0
     )
     assert rg.load(saves.last_model_path)["epoch"] == 4
+    again = ModelCheckpoint(tmp_path, "again", save_last=True)  # a new run: the files there are not its own
+    trainer(tmp_path, max_epochs=1, callbacks=[again]).fit(Net(), loader())
+    assert Path(again.last_model_path).name == "last-v1.ckpt" and rg.load(saves.last_model_path)["epoch"] == 4
     other = Net()
     t.test(other, loader(), ckpt_path="best", verbose=False)
     assert np.array_equal(weights(other), weights(Net.load_from_checkpoint(saves.best_model_path)))

@@ -233,6 +233,48 @@ def test_operations_agree_with_pytorchs_counter(layer: str) -> None:
     assert ours.total == theirs.get_total_flops()
 
 
+@pytest.mark.parametrize("interval", ["batch", "epoch", "batch_and_epoch"])
+def test_predictions_are_written_with_the_numbers_of_their_samples(tmp_path: Path, interval: str) -> None:
+    class Writer(C.BasePredictionWriter):
+        batches: dict[tuple[int, ...], Any] = {}
+        rounds: list[Any] = []
+
+        def write_on_batch_end(
+            self, trainer: Any, pl_module: Any, prediction: Any, batch_indices: Any, *_: Any
+        ) -> None:
+            self.batches[tuple(batch_indices)] = prediction
+
+        def write_on_epoch_end(
+            self, trainer: Any, pl_module: Any, predictions: Any, batch_indices: Any
+        ) -> None:
+            self.rounds.append((predictions, batch_indices))
+
+    class Predicts(Net):
+        def predict_step(self, batch: Any, batch_idx: int) -> Any:
+            return self(batch[0])
+
+    writer, numbers = Writer(interval), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    writer.batches, writer.rounds = {}, []
+    found = trainer(tmp_path, writer).predict(Predicts(), loader(10))
+    assert [*writer.batches] == ([tuple(n) for n in numbers] if "batch" in interval else [])
+    assert [indices for _, indices in writer.rounds] == ([numbers] if "epoch" in interval else [])
+    assert all(predictions == found for predictions, _ in writer.rounds)
+    with pytest.raises(ValueError, match="write_interval must be one of"):
+        Writer("step")
+
+
+def test_steps_are_logged_where_accumulated_gradients_are_used(tmp_path: Path) -> None:
+    class Logs(Net):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("i", float(batch_idx))
+            return super().training_step(batch, batch_idx)
+
+    log = CSVLogger(tmp_path)
+    options = {"accumulate_grad_batches": 2, "log_every_n_steps": 1, "max_epochs": 1}
+    trainer(tmp_path, logger=log, **options).fit(Logs(), loader(16))
+    assert [(row["step"], row["i"]) for row in log.rows if "i" in row] == [(0, 1.0), (1, 3.0)]
+
+
 def test_throughput_says_what_the_time_went_into(tmp_path: Path) -> None:
     class Slow(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Any:

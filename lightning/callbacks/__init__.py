@@ -13,6 +13,7 @@ from .lr_monitor import LearningRateMonitor
 from .model_checkpoint import ModelCheckpoint
 from .model_summary import ModelSummary
 from .on_exception import OnExceptionCheckpoint
+from .prediction_writer import BasePredictionWriter
 from .progress import RichProgressBar, TQDMProgressBar
 from .throughput import ThroughputMonitor
 from .timer import Timer
@@ -25,6 +26,7 @@ __all__ = [
     "EMA",
     "BackboneFinetuning",
     "BaseFinetuning",
+    "BasePredictionWriter",
     "BatchSizeFinder",
     "Callback",
     "DeviceStatsMonitor",

@@ -168,7 +168,9 @@ class ModelCheckpoint(Callback):
         if self.save_top_k:
             self._save_best(trainer, values)
         if self.save_last:
-            path = os.path.join(str(self.dirpath), self.CHECKPOINT_NAME_LAST + self.FILE_EXTENSION)
+            path = self._free(
+                trainer, self.CHECKPOINT_NAME_LAST + self.FILE_EXTENSION, {self.last_model_path}
+            )
             self.last_model_path = path
             trainer.save_checkpoint(path, self.save_weights_only)
 
@@ -222,9 +224,13 @@ class ModelCheckpoint(Callback):
             self.kth_best_model_path = order(self.best_k_models, key=self.best_k_models.__getitem__)
 
     def _path(self, trainer: Any, values: dict[str, float]) -> str:
-        base = os.path.join(str(self.dirpath), self.format_checkpoint_name(values))
-        stem, path, version = base.removesuffix(self.FILE_EXTENSION), base, 1
         own = {*self.best_k_models, self.best_model_path}
+        return self._free(trainer, self.format_checkpoint_name(values), own)
+
+    def _free(self, trainer: Any, name: str, own: set[str]) -> str:
+        """A path in the folder for a file of this name; files that are not this callback's own are not replaced."""
+        base = os.path.join(str(self.dirpath), name)
+        stem, path, version = base.removesuffix(self.FILE_EXTENSION), base, 1
         while self.enable_version_counter and os.path.exists(path) and path not in own:
             path, version = f"{stem}-v{version}{self.FILE_EXTENSION}", version + 1
         return trainer.strategy.broadcast_object(path)

@@ -1,4 +1,4 @@
-"""CSVLogger: metrics.csv, one row a step, and hparams.json."""
+"""CSVLogger: metrics.csv, one row a step, and hparams.yaml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .logger import FolderLogger, as_dict
 
 
 class CSVLogger(FolderLogger):
-    """Writes metrics.csv and hparams.json into save_dir/name/version_<n>.
+    """Writes metrics.csv and hparams.yaml into save_dir/name/version_<n>.
 
     flush_logs_every_n_steps: calls between writes; everything is written at the end too.
     """
@@ -32,7 +32,10 @@ class CSVLogger(FolderLogger):
         self._written = 0  # rows that are in the file already
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        values = {(f"{self.prefix}-{k}" if self.prefix else k): float(v) for k, v in metrics.items()}
+        values: dict[str, float] = {
+            f"{self.prefix}-{k}" if self.prefix else k: v if type(v) is int else float(v)
+            for k, v in metrics.items()
+        }
         values["step"] = len(self.rows) if step is None else step
         if self.rows and len(self.rows) > self._written and self.rows[-1]["step"] == values["step"]:
             self.rows[-1].update(values)
@@ -43,7 +46,8 @@ class CSVLogger(FolderLogger):
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any) -> None:
         os.makedirs(self.log_dir, exist_ok=True)
-        with open(os.path.join(self.log_dir, "hparams.json"), "w") as file:
+        with open(os.path.join(self.log_dir, "hparams.yaml"), "w") as file:
+            # JSON is YAML: every YAML reader takes it.
             json.dump(as_dict(params), file, indent=2, default=str)
 
     def save(self) -> None:

@@ -17,8 +17,9 @@ from ...data import (
     Sampler,
     SequentialSampler,
 )
-from ...launch.environment import Environment, detect
+from ...launch.environment import detect
 from ...nn import Module
+from .workers import start_missing
 
 
 class EvaluationSampler(Sampler[int]):
@@ -66,14 +67,8 @@ class DDPStrategy:
 
     def join(self, devices: Any, num_nodes: int) -> None:
         """Joins the others at once, so that rank and world size are right from then on; starts them if nobody has."""
-        place, wanted = detect(), _wanted(devices, num_nodes)
-        _check_hosts(place, devices, num_nodes)
-        if wanted is not None and wanted != place.world_size:
-            if place.launcher != "single":
-                raise ValueError(_disagreement(devices, num_nodes, wanted, place))
-            from ...launch.relaunch import relaunch
-
-            relaunch(wanted // num_nodes, num_nodes)
+        place = detect()
+        start_missing(place, devices, num_nodes)
         self.world_size, self.rank, self.local_rank = place.world_size, place.rank, place.local_rank
         self.local_world_size = place.local_world_size
         self._join()
@@ -284,41 +279,3 @@ def shared_seed() -> int:
     import os
 
     return int(os.environ.get("PL_GLOBAL_SEED") or 0)
-
-
-def _disagreement(devices: Any, num_nodes: int, wanted: int, place: Environment) -> str:
-    return (
-        f"[Trainer] devices={devices}, num_nodes={num_nodes} are {wanted} workers, but {place.launcher} has started "
-        f'{place.world_size}: pass devices="auto" to take what it started, or start {wanted}: '
-        f"`mpirun -n {wanted} python script.py`, `srun -n {wanted} ...`, `ringrun -n {wanted} script.py`, or plain "
-        "`python script.py`, where the Trainer starts them itself"
-    )
-
-
-def _check_hosts(place: Environment, devices: Any, num_nodes: int) -> None:
-    if num_nodes < 1:
-        raise ValueError(f"[Trainer] num_nodes must be at least 1, came {num_nodes}")
-    if num_nodes == 1:
-        return
-    if place.launcher == "single":
-        if _wanted(devices, num_nodes) is None:
-            raise ValueError(
-                f"[Trainer] num_nodes={num_nodes} needs devices, the number of workers of a host, came {devices!r}"
-            )
-    elif place.world_size != num_nodes * place.local_world_size:
-        raise ValueError(
-            f"[Trainer] num_nodes={num_nodes} needs as many workers on each of {num_nodes} hosts, but "
-            f"{place.launcher} has started {place.world_size}, and {place.local_world_size} of them here"
-        )
-
-
-def _wanted(devices: Any, num_nodes: int) -> int | None:
-    if devices in ("auto", -1, "-1", None):
-        return None
-    if isinstance(devices, list | tuple):
-        return len(devices) * num_nodes
-    if not str(devices).isdigit() or int(devices) < 1:
-        raise ValueError(
-            f'[Trainer] devices must be "auto" or a number of workers of a host, came {devices!r}'
-        )
-    return int(devices) * num_nodes
