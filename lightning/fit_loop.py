@@ -84,13 +84,13 @@ class FitLoop:
     def run(self) -> None:
         """Trains until epochs, steps or time are over, or someone sets `trainer.should_stop`."""
         t = self.trainer
+        self.validation.prepare(t.given["val"])
+        self.prepare(t.given["train"])  # says how a strategy cuts batches
         t.strategy.setup(t._module)
         t.training_step = t.strategy.step_of(t._module)
-        self.validation.prepare(t.given["val"])
-        self._sanity_check()
-        self.prepare(t.given["train"])
         if self.total == 0:
             return
+        self._sanity_check()
         t._module.train()
         t.place = "on_train_start"
         t.results = self.results
