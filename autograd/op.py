@@ -33,6 +33,8 @@ F32, F64 = np.dtype("float32"), np.dtype("float64")
 low_floats: set[Any] = {np.dtype("float16")}
 # Op -> kinds of dtype (NumPy's letters) that it refuses; filled before ops are declared.
 refused: dict[str, str] = {}
+# Op -> the name of its node, or name(node, what it keeps): where PyTorch's is another than the op's own.
+titles: dict[str, str | Callable[[Any, Any], str]] = {}
 ERRORS = (ValueError, TypeError, IndexError, np.linalg.LinAlgError)
 
 # Signs in a message that an argument was no tensor or number at all.
@@ -443,7 +445,10 @@ class OpNode(Node):
         self.positions = plan.positions
 
     def name(self) -> str:
-        return self.op.title
+        title = titles.get(self.op.declared.name, self.op.title)
+        if isinstance(title, str):
+            return title
+        return title(self, self.saved) if self.saved is not None else self.op.title
 
     def release(self) -> None:
         self.saved = None

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ringgrad as rg
 
@@ -188,3 +190,31 @@ def test_gradients_flow_through_promotion() -> None:
     (x * y * 3).sum().backward()
     assert (x.grad.dtype, y.grad.dtype) == (rg.float16, rg.float64)
     assert x.grad.tolist() == [3.0, 3.0]
+
+
+KINDS = [*(name for name in DTYPES if name != "float16"), "complex64", "complex128"]  # there is no complex32
+OPERANDS = st.one_of(
+    st.tuples(st.sampled_from(KINDS), st.sampled_from([(), (1,), (2, 1), (3,)])),
+    st.sampled_from([True, 2, 2.5, 1j]),
+)
+
+
+def chain(m: Any, operands: list[Any], op: str) -> list[Any]:
+    """dtypes and shapes of the operands taken together one by one, and what result_type says of each pair."""
+    values = [m.ones(x[1], dtype=getattr(m, x[0])) if isinstance(x, tuple) else x for x in operands]
+    seen, so_far = [], values[0]
+    for value in values[1:]:
+        if isinstance(so_far, m.Tensor) or isinstance(value, m.Tensor):
+            seen.append(str(m.result_type(so_far, value)).split(".")[1])
+        so_far = so_far + value if op == "add" else so_far * value
+        if isinstance(so_far, m.Tensor):
+            seen.append((str(so_far.dtype).split(".")[1], tuple(so_far.shape), so_far.sum().item()))
+    return seen
+
+
+@pytest.mark.parity
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(OPERANDS, min_size=2, max_size=4), st.sampled_from(["add", "mul"]))
+def test_chains_of_operands(operands: list[Any], op: str) -> None:
+    torch = pytest.importorskip("torch")
+    assert chain(rg, operands, op) == chain(torch, operands, op)

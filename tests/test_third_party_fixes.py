@@ -306,3 +306,23 @@ def test_the_optimizer_that_shares_its_state_stands_where_scripts_import_it():
     from ringgrad.distributed.optim import ZeroRedundancyOptimizer as imported
 
     assert imported is ZeroRedundancyOptimizer
+
+
+def test_powers_of_complex_numbers_round_as_the_c_library_does():
+    root = np.exp(-2j * np.pi / 12)
+    found = [(t.tensor(root, dtype=t.complex64) ** t.arange(7)).numpy() for t in (torch, ringgrad)]
+    np.testing.assert_allclose(
+        found[1], found[0], rtol=0, atol=2e-8
+    )  # -1 without its last bits would divide by 0
+    same(lambda t: t.view_as_real(t.randn(20, dtype=t.complex64) ** 3))
+    same(lambda t: t.view_as_real(t.randn(20, dtype=t.complex128) ** t.tensor([2.0])))
+
+
+def test_dropout_of_a_transform_follows_its_memory():
+    def mixed(t: Any) -> Any:
+        y = t.fft.fft(t.fft.fft(t.randn(4, 5, 6), dim=2), dim=0).real
+        return t.nn.functional.dropout(y, 0.5) + t.nn.functional.dropout(
+            t.fft.rfft2(y, dim=(0, 1)).imag.sum(), 0.1
+        )
+
+    same(mixed, 1e-5)

@@ -22,6 +22,7 @@ from . import (
     scatter,
     shape,
     sort,
+    titles,
     transfer,
 )
 
@@ -47,5 +48,6 @@ __all__ = [
     "scatter",
     "shape",
     "sort",
+    "titles",
     "transfer",
 ]

@@ -20,9 +20,21 @@ def _single(xp: Any, y: Array, like: Any) -> Array:
     )
 
 
+def _laid_out(xp: Any, y: Array, x: Array, last: tuple[int, ...]) -> Array:
+    """In memory as PyTorch lays it out, which what draws random numbers for it follows: transformed dimensions last."""
+    rest = sorted((d for d in range(x.ndim) if d not in last), key=lambda d: -x.strides[d])
+    order = (*rest, *last)
+    inverse = [order.index(d) for d in range(x.ndim)]
+    return xp.ascontiguousarray(y.transpose(order)).transpose(inverse) if y.ndim else y
+
+
+def _by_stride(x: Array, dim: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(dim, key=lambda d: -x.strides[d]))
+
+
 def _c2c(xp: Any, x: Array, *, dim: tuple[int, ...], norm: str, forward: bool) -> Array:
     transform = xp.fft.fftn if forward else xp.fft.ifftn
-    return _single(xp, transform(x, axes=dim, norm=norm), x.dtype)
+    return _laid_out(xp, _single(xp, transform(x, axes=dim, norm=norm), x.dtype), x, _by_stride(x, dim))
 
 
 fft_c2c = Op(
@@ -35,7 +47,8 @@ fft_c2c = Op(
 
 
 def _r2c(xp: Any, x: Array, *, dim: tuple[int, ...], norm: str) -> Array:
-    return _single(xp, xp.fft.rfftn(x, axes=dim, norm=norm), x.dtype)
+    y = _single(xp, xp.fft.rfftn(x, axes=dim, norm=norm), x.dtype)
+    return _laid_out(xp, y, x, (*_by_stride(x, dim[:-1]), dim[-1]))
 
 
 def _r2c_rule(ops: Any, g: Any, x_shape: tuple[int, ...], dim: tuple[int, ...], norm: str) -> Any:
@@ -49,7 +62,8 @@ fft_r2c = Op("fft_r2c", _r2c, [_r2c_rule])
 
 def _c2r(xp: Any, x: Array, *, dim: tuple[int, ...], norm: str, n: int) -> Array:
     y = xp.fft.irfftn(x, s=[*(x.shape[d] for d in dim[:-1]), n], axes=dim, norm=norm)
-    return y.astype("float64" if x.dtype.name == "complex128" else "float32", copy=False)
+    y = y.astype("float64" if x.dtype.name == "complex128" else "float32", copy=False)
+    return _laid_out(xp, y, x, (*_by_stride(x, dim[:-1]), dim[-1]))
 
 
 def _c2r_rule(ops: Any, g: Any, dim: tuple[int, ...], norm: str, n: int) -> Any:

@@ -25,10 +25,21 @@ def _pow(xp: Any, a: Any, b: Any) -> Any:
     if type(b) in array_namespace:
         if category(a.dtype) == 1 and category(b.dtype) == 1 and (b < 0).any():
             raise RuntimeError("[pow] integers cannot be raised to negative powers, came a negative exponent")
+        if category(a.dtype) == 3:
+            return _complex_power(xp, a, b)
         if b.ndim:
             return a**b
         b = b.item() if b.dtype.kind != "V" else float(b)
+    if category(a.dtype) == 3:
+        return _complex_power(xp, a, a.dtype.type(b))
     return _number_power(xp, a, b) if category(a.dtype) == 2 else a**b
+
+
+def _complex_power(xp: Any, a: Any, b: Any) -> Any:
+    """As PyTorch: products for small numbers, else the C library's cpow; NumPy multiplies for all whole exponents."""
+    if xp.ndim(b) == 0 and complex(b) in (-1, 0, 0.5, 1, 2, 3):
+        return a * a if b == 2 else a * a * a if b == 3 else a ** complex(b)
+    return xp.exp(b * xp.log(a))
 
 
 def _number_power(xp: Any, a: Any, b: float) -> Any:

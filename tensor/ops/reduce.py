@@ -141,8 +141,6 @@ mean_all = unary(
     onnx="ReduceMean",
 )
 
-for _short, _name in ((sum_all, "SumBackward0"), (mean_all, "MeanBackward0")):
-    _short.op.title = _name  # type: ignore[attr-defined]
 
 mean = single(
     Op(
