@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from op_samples import COMPLEX_OPS, INTEGER_ONLY, SAMPLES, A, Derived, settled
+from op_samples import COMPLEX_OPS, INTEGER_ONLY, SAMPLES, A, settled
 
 import ringgrad as rg
 from ringgrad.autograd.engine import Variable, wrap
@@ -19,27 +19,30 @@ from ringgrad.jit.compiled import Compiled
 from ringgrad.jit.passes.lower import RULES, UFUNCS
 
 DTYPES = ("float32", "float16")
-FROM_VALUES = {"masked_select", "cholesky", "eigh"}  # shapes depend on values; arguments made outside of ops
+# bodies that look at values: a result's shape, whether exponentials stay in range, an exponent that is one number
+LOOKING = {"masked_select", "logcumsumexp", "pow"}
 
 
 def arguments(sample: Any, dtype: str, turn: int) -> tuple[list[Any], dict[str, Any], list[str]]:
-    """Arguments with Tensors for all arrays; in later turns with other values of the same kind."""
+    """Arguments with Tensors for all arrays; in later turns with other values of the same kind in the same layout."""
 
     def tensor(a: A) -> Any:
         array = a.make(dtype)
-        if turn and array.size > 1 and a.kind in ("float", "fixed", "nonzero", "complex"):
-            array = array[..., ::-1] * array.dtype.type(1 if array.dtype.kind in "iub" else 0.875)
-            like = a.make(dtype)
-            like = like.copy(order="K")
-            like[...] = array
-            array = like
+        movable = a.kind in ("float", "fixed", "nonzero", "complex") and a.layout != "expanded"
+        if turn and array.size > 1 and movable:
+            array[...] = array[..., ::-1] * array.dtype.type(1 if array.dtype.kind in "iub" else 0.875)
         t = wrap(array)
         return t.requires_grad_() if a.kind in ("float", "nonzero") and t.is_floating_point() else t
 
-    args, kw = sample.build(tensor)
-    kw = {k: wrap(v) if isinstance(v, np.ndarray) else v for k, v in kw.items()}
+    args, kw = settled(*sample.build(tensor), wrap)
+    args, kw = [wrapped(v) for v in args], {k: wrapped(v) for k, v in kw.items()}
     names = [k for k, v in kw.items() if tensors(v)]
     return args, kw, names
+
+
+def wrapped(v: Any) -> Any:
+    """With Tensors for arrays."""
+    return tuple(map(wrapped, v)) if type(v) is tuple else wrap(v) if isinstance(v, np.ndarray) else v
 
 
 def tensors(v: Any) -> bool:
@@ -55,7 +58,6 @@ def function(name: str, kw: dict[str, Any], names: list[str]) -> Any:
 
     def call(args: list[Any], late: list[Any]) -> Any:
         given = {**kw, **{k: arrays(t) for k, t in zip(names, late)}}
-        args, given = settled(args, given, wrap)
         out = op(*args, **given)
         parts = out if isinstance(out, tuple) else (out,)
         loss = None
@@ -108,12 +110,12 @@ def test_op_jit_equals_eager(name: str) -> None:
                 equal(got[0], want[0])
                 equal(got[1], want[1])
             replayed += compiled.calls["replayed"]
-            why |= {(e.eager or e.why) for e in compiled.table.values()}
+            if not compiled.calls["replayed"]:
+                why |= {(e.eager or e.why) for e in compiled.table.values()}
             total += 1
-    print(name, replayed, total, why if replayed < total else "")
-    made_by_numpy = any(isinstance(v, Derived) for s in SAMPLES[name] for v in (*s.args, *s.kw.values()))
-    if name not in FROM_VALUES and not made_by_numpy:
-        assert replayed, why
+    if name in LOOKING:
+        why = {w for w in why if "looks at" not in w and "shape" not in w}
+    assert not why and (replayed == total or name in LOOKING), (replayed, total, why)
 
 
 @pytest.mark.parametrize("name", sorted(({op for _, op in RULES} | set(UFUNCS)) - {"moments", "batch_norm"}))

@@ -344,11 +344,10 @@ def _entropy(xp: Any, x: Any) -> Any:
     return xp.where(x == 0, x.dtype.type(0), x * xp.log(x))
 
 
-def _zero_to_one(x: Any) -> Any:
+def _zero_to_one(ops: Any, x: Any) -> Any:
     """x with 1 in place of zeros, whose logarithm adds nothing."""
-    array = x.array if isinstance(x, Variable) else x
-    ones = (array == 0).astype(array.dtype)
-    return x + (wrap(ones) if isinstance(x, Variable) else ones)
+    dtype = (x.array if isinstance(x, Variable) else x).dtype
+    return x + ops.cast(ops.eq(x, dtype.type(0)), dtype=dtype)
 
 
-x_log_x = unary("x_log_x", _entropy, lambda ops, g, x: g * (ops.log(_zero_to_one(x)) + 1), floating=True)
+x_log_x = unary("x_log_x", _entropy, lambda ops, g, x: g * (ops.log(_zero_to_one(ops, x)) + 1), floating=True)
