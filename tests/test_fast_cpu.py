@@ -183,6 +183,31 @@ def test_products_are_numpys_in_any_layout() -> None:
 
 
 @fast
+@pytest.mark.parametrize("rows", [(40,) * 9, (40, 30)])
+def test_a_matrix_packed_once_multiplies_many(rows: tuple[int, ...]) -> None:
+    for b in (random(300, 200), random(200, 300).T):
+        multiply = gemm.times(rows, b)
+        for i, n in enumerate(rows):
+            a, out = random(n, 300) + i, np.empty((n, 200), np.float32)
+            multiply(a, out)
+            assert_close([out], [a.astype(np.float64) @ b])
+
+
+@fast
+def test_winograds_products_by_numpy_agree(monkeypatch: Any) -> None:
+    """As on processors for which oneDNN has no kernels of its own."""
+    winograd._products.cache_clear()
+    monkeypatch.setattr(library.Library, "body", lambda *_: "gemm:jit")
+    flat = [random(36 * (n + winograd.APART)) for n in (6 * 5, 5 * 4, 6 * 4)]
+    a, b, out = (x.reshape(36, -1)[:, : -winograd.APART] for x in flat)
+    for turned in (False, True):
+        winograd._products(6, 5, 4, turned, 1)(*flat)
+        left = a.reshape(36, 5, 6).swapaxes(1, 2) if turned else a.reshape(36, 6, 5)
+        assert_close([out.reshape(36, 6, 4)], [left @ b.reshape(36, 5, 4)])
+    winograd._products.cache_clear()
+
+
+@fast
 @pytest.mark.parametrize(
     "x,k,padding", [((3, 16, 13, 10), 48, (1, 1)), ((2, 16, 8, 8), 16, (0, 2)), ((1, 32, 6, 40), 16, (2, 1))]
 )

@@ -19,6 +19,7 @@ from ringgrad.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
+pytestmark = pytest.mark.slow
 STEPS = 50
 Loss = Callable[[Any, Any], Any]
 Case = tuple[
@@ -138,7 +139,7 @@ def test_examples_train_compiled_as_eagerly(build: Callable[[], Case]) -> None:
 def test_a_graph_that_changes_at_each_call_runs_as_without_compiling() -> None:
     """Trees of other shapes than those that were recorded."""
     made = import_module("tree_rnn")
-    trees = [ast.parse(f"def f():\n    return {'-' * (i % 12)}x").body[0] for i in range(30)]
+    trees = [ast.parse(f"def f():\n    return {'-' * (i % 12)}x").body[0] for i in range(16)]
 
     def losses(compiler: Callable[[Any], Any]) -> list[float]:
         rg.manual_seed(0)
