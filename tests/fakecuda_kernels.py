@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,16 +96,45 @@ def _bridge(name: str, signature: Signature) -> str:
     )
 
 
+def _kept(*tools: str) -> tuple[Path, str]:
+    """This user's folder for what is compiled, and the name of the sources' and the tools' content."""
+    texts = [(HOST / "fiber.hpp").read_text(), *(p.read_text() for p in sorted(SOURCES.glob("*.cu*")))]
+    folder = Path(tempfile.gettempdir()) / f"ringgrad-host-kernels-{os.getuid()}"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return folder, hashlib.sha256("".join([*texts, *tools]).encode()).hexdigest()[:16]
+
+
+def device_builds() -> Iterator[tuple[str, str]]:
+    """(command, what it said) of nvcc for every source and architecture, two at a time; a failure is an error."""
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    flags = ["-cubin", "-std=c++17", "-Xptxas", "-v", "-Werror", "all-warnings"]
+    folder, key = _kept(version, *flags)
+    with tempfile.TemporaryDirectory(dir=folder) as work, ThreadPoolExecutor(2) as two:
+
+        def said(path: Path, arch: str) -> tuple[str, str]:
+            command, kept = (
+                ["nvcc", *flags, f"-arch={arch}", str(path)],
+                folder / f"{path.stem}-{arch}-{key}.txt",
+            )
+            if not kept.exists():
+                target = Path(work, f"{path.stem}-{arch}")
+                done = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
+                assert done.returncode == 0, done.stderr
+                target.write_text(done.stderr)
+                os.replace(target, kept)
+            return " ".join(command), kept.read_text()
+
+        paths = sorted(SOURCES.glob("*.cu"))
+        yield from two.map(said, paths * 2, ["sm_80"] * len(paths) + ["sm_90"] * len(paths))
+
+
 @cache
 def libraries() -> dict[str, Any]:
     """One shared library a source, by its name; built when the content is new.
 
     Not one for all: they would share the templates of common.cuh, and with them one another's fibers.
     """
-    texts = [(HOST / "fiber.hpp").read_text(), *(p.read_text() for p in sorted(SOURCES.glob("*.cu*")))]
-    key = hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"ringgrad-host-kernels-{os.getuid()}"
-    folder.mkdir(exist_ok=True, mode=0o700)
+    folder, key = _kept()
     found = {path.name: folder / f"{path.stem}-{key}.so" for path in sorted(SOURCES.glob("*.cu"))}
     missing = [name for name, target in found.items() if not target.exists()]
     with tempfile.TemporaryDirectory(dir=folder) as work:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from script_job import ENDS, result_of, ringrun, start
 
 import ringgrad as rg
 
@@ -21,24 +19,14 @@ GPT = [str(ROOT / "examples" / "char_gpt.py"), "--steps", "8", "--batch", "16"]
 pytest.importorskip("matplotlib")
 
 
-def result_of(command: list[str], folder: Path, **env: str) -> dict[str, Any]:
-    command = [*command, "--checkpoint", str(folder)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-    )
-    assert done.returncode == 0, done.stderr
-    last = done.stdout.strip().splitlines()[-1]
-    return json.loads(last[last.index("result: ") + len("result: ") :])
+def trained(command: list[str], folder: Path) -> dict[str, Any]:
+    return result_of([*command, "--checkpoint", folder])
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("alone")
-    return result_of([sys.executable, *GPT], folder), folder
+    return trained([sys.executable, *GPT], folder), folder
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -60,14 +48,14 @@ def test_mpirun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], tmp_p
     mpirun = BIN / "mpirun"
     if not mpirun.exists():
         pytest.skip("no mpirun beside this Python")
-    result = result_of([str(mpirun), "-n", "4", sys.executable, *GPT], tmp_path)
+    result = trained([str(mpirun), "-n", "4", sys.executable, *GPT], tmp_path)
     assert result["world_size"] == 4
     same(result, alone[0])
 
 
 @pytest.mark.slow
 def test_ringrun_gives_the_same_numbers(alone: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
-    result = result_of([sys.executable, "-m", "ringgrad.launch", "-n", "2", *GPT], tmp_path)
+    result = trained([*ringrun(2), *GPT], tmp_path)
     assert result["world_size"] == 2
     same(result, alone[0])
 
@@ -77,7 +65,7 @@ def test_a_resumed_run_goes_on(alone: tuple[dict[str, Any], Path], tmp_path: Pat
     """That it ends where one in one go does is tested of the Trainer, whose runs can be cut off anywhere."""
     shutil.copytree(alone[1], tmp_path, dirs_exist_ok=True)
     longer = [sys.executable, GPT[0], "--steps", "12", "--batch", "16", "--resume"]
-    resumed = result_of(longer, tmp_path)
+    resumed = trained(longer, tmp_path)
     assert resumed["steps"] == 12 and resumed["val_loss"] < alone[0]["val_loss"]
     before, after = (rg.load(folder / "checkpoint.rg")["losses"] for folder in (alone[1], tmp_path))
     assert len(before) == 8 and len(after) == 12 and after[:8] == before
@@ -85,9 +73,8 @@ def test_a_resumed_run_goes_on(alone: tuple[dict[str, Any], Path], tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ringgrad.launch", "-n", "2", GPT[0], "--steps", "2", "--batch", "7"]
-    done = subprocess.run(
-        [*command, "--checkpoint", str(tmp_path)], capture_output=True, text=True, timeout=110
-    )
-    assert done.returncode != 0
-    assert "must be divisible by the workers, came 7 for 2" in done.stderr + done.stdout
+    command = [*ringrun(2), GPT[0], "--steps", "2", "--batch", "7"]
+    job = start([*command, "--checkpoint", tmp_path])
+    out, err = job.communicate(timeout=ENDS)
+    assert job.returncode != 0
+    assert "must be divisible by the workers, came 7 for 2" in err + out

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from script_job import result_of, ringrun
 
 SCRIPT = """
 import json, sys
@@ -66,19 +64,10 @@ trainer.print("result:", out)
 """
 
 
-def run(command: list[str], mode: str, folder: Path) -> dict[str, Any]:
+def run(launch: list[str], mode: str, folder: Path) -> dict[str, Any]:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [*command, str(script), mode, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "result: " in line]
-    return json.loads(line[line.index("result: ") + 8 :])
+    return result_of([*launch, script, mode, folder])
 
 
 @pytest.mark.slow
@@ -87,7 +76,7 @@ def test_two_workers_are_as_one(mode: str, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
     alone = run([sys.executable], mode, tmp_path / "1")
-    both = run([sys.executable, "-m", "ringgrad.launch", "-n", "2"], mode, tmp_path / "2")
+    both = run(ringrun(2), mode, tmp_path / "2")
     assert (alone.pop("world"), both.pop("world")) == (1, 2)
     assert both["steps"] == alone["steps"] and both["one"] == alone["one"] == 1.0
     assert both["weights"] == pytest.approx(alone["weights"], abs=2e-5)

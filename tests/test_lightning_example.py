@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,31 +11,16 @@ from typing import Any
 
 import pytest
 from free_port import free_port
+from script_job import finish, result_of, ringrun, start
 
 pytest.importorskip("sklearn")
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-
-
-def environment(**env: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        **env,
-    }
-
-
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=110)
-    assert process.returncode == 0, err
-    found = [line for line in out.splitlines() if "result: " in line]
-    return json.loads(found[-1][found[-1].index("result: ") + 8 :]) if found else {}
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def run(folder: Path, command: list[Any], **env: str) -> dict[str, Any]:
-    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
-    return finish(subprocess.Popen([str(c) for c in command], env=environment(**env), **options))
+    return result_of(command, folder, PATH=PATH, **env)
 
 
 def example(folder: Path, name: str, *arguments: Any) -> dict[str, Any]:
@@ -87,8 +71,7 @@ def test_the_server_answers_as_the_model_that_was_trained(tmp_path: Path) -> Non
 
 def test_a_sweep_finds_the_same_on_one_rank_and_on_two(tmp_path: Path) -> None:
     alone = example(tmp_path, "sweep.py", "--epochs", 2)
-    ringrun = [sys.executable, "-m", "ringgrad.launch", "-n", "2"]
-    both = run(tmp_path, [*ringrun, EXAMPLES / "sweep.py", "--epochs", 2])
+    both = run(tmp_path, [*ringrun(2), EXAMPLES / "sweep.py", "--epochs", 2])
     assert both == alone and alone["trials"] == 12
 
 
@@ -104,21 +87,12 @@ def test_the_gpt_starts_its_workers_and_reports(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torchruns_variables_and_mpiruns_script_do(tmp_path: Path) -> None:
     port = str(free_port())
-    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": tmp_path}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "char_gpt_lightning.py"), *GPT],
-            env=environment(
-                RANK=str(r), WORLD_SIZE="2", LOCAL_RANK=str(r), LOCAL_WORLD_SIZE="2", MASTER_PORT=port
-            )
-            | {"MASTER_ADDR": "127.0.0.1"},
-            **options,
-        )
-        for r in range(2)
-    ]
-    results = [finish(process) for process in started]
-    assert results[0]["workers"] == 2 and results[1] == {}
-    if shutil.which("mpirun", path=environment()["PATH"]):
+    command = [sys.executable, EXAMPLES / "char_gpt_lightning.py", *GPT]
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [start(command, tmp_path, RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
+    (first,), second = [finish(process)[0] for process in started]
+    assert first["workers"] == 2 and second == []
+    if shutil.which("mpirun", path=PATH):
         pytest.importorskip("mpi4py")
         script = [EXAMPLES / "jobs" / "mpirun.sh", 2, *GPT, "--folder", tmp_path / "mpi"]
         assert run(tmp_path, script)["workers"] == 2

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import script_job
 
 import ringgrad.lightning as L
 
 SCRIPT = """
-import json, sys, time
+import json, signal, sys, time
 import ringgrad as rg, ringgrad.lightning as L
 from ringgrad import nn, optim
 from ringgrad.data import DataLoader, TensorDataset
@@ -25,6 +26,10 @@ devices, folder, *flags = sys.argv[1:]
 L.seed_everything(0, verbose=False)
 x = rg.randn(48, 4)
 y = (x.sum(1) > 0).long()
+
+def signalled():
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1)]
+    return any(getattr(getattr(handler, "__self__", None), "received", 0) for handler in handlers)
 
 class Net(L.LightningModule):
     def __init__(self):
@@ -36,7 +41,9 @@ class Net(L.LightningModule):
         if "wait" in flags:
             if self.global_step == 5:
                 print("step 5", flush=True)
-            time.sleep(0.05 if self.global_step < 5 else 0.15)
+            time.sleep(0.06)  # workers ask each other after at most 4 of these whether a signal came
+            while self.global_step >= 5 and not signalled():
+                time.sleep(0.01)
         return nn.functional.cross_entropy(self.layer(self.drop(batch[0])), batch[1])
     def configure_optimizers(self):
         return optim.Adam(self.parameters(), lr=0.01)
@@ -61,30 +68,29 @@ def start(folder: Path, devices: Any, *flags: str, text: str = SCRIPT, **env: st
     (folder / "train.py").write_text(text)
     for name in [n for n in os.environ if n.startswith(("SLURM_", "RINGGRAD_", "PMI"))]:
         env.setdefault(name, "")
-    command = [sys.executable, str(folder / "train.py"), str(devices), str(folder), *flags]
-    # A group of its own, so that a Ctrl-C of the test reaches it alone, as a terminal's would.
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        start_new_session=True,
-    )
+    return script_job.start([sys.executable, folder / "train.py", devices, folder, *flags], **env)
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any], str]:
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    lines = [line for line in out.splitlines() if "result: " in line]
-    return json.loads(lines[0][lines[0].index("result: ") + 8 :]) if lines else {}, err
+def finish(job: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any], str]:
+    results, err = script_job.finish(job, code)
+    return (results[0] if results else {}), err
 
 
-@pytest.mark.parametrize("text", [SCRIPT, GUARDED], ids=["plain", "under __main__"])
-def test_a_plain_script_starts_its_workers(tmp_path: Path, text: str) -> None:
-    result, err = finish(start(tmp_path, 2, text=text))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """What a run ends with that nothing cuts off."""
+    return cache(lambda devices: finish(start(tmp_path_factory.mktemp("whole"), devices))[0])
+
+
+def test_a_plain_script_starts_its_workers(tmp_path: Path) -> None:
+    result, err = finish(start(tmp_path, 2))
     assert (result["world"], result["steps"]) == (2, 12)
     assert "starting 2 workers: ringrun -n 2" in err
+
+
+def test_the_script_is_main_and_the_exit_code_its_own(tmp_path: Path) -> None:
+    result, _ = finish(start(tmp_path, 2, "exit", text=GUARDED), code=7)
+    assert (result["world"], result["steps"]) == (2, 12)
 
 
 def test_a_workers_exception_ends_all_and_comes_first(tmp_path: Path) -> None:
@@ -92,10 +98,6 @@ def test_a_workers_exception_ends_all_and_comes_first(tmp_path: Path) -> None:
     told = err.splitlines()
     assert told[1].startswith("[ringrun] rank 1 failed first: RuntimeError: rank 1 is unwell")
     assert "Traceback" in told[2] and "1 other rank was then ended" in told[-1]
-
-
-def test_the_exit_code_is_the_scripts(tmp_path: Path) -> None:
-    finish(start(tmp_path, 2, "exit"), code=7)
 
 
 def test_ctrl_c_ends_all(tmp_path: Path) -> None:
@@ -153,15 +155,16 @@ def test_numbers_of_hosts_must_fit(
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_preempted_run_goes_on_to_the_same_bits(tmp_path: Path, devices: int) -> None:
-    whole, _ = finish(start(tmp_path, devices))
+def test_a_preempted_run_goes_on_to_the_same_bits(
+    tmp_path: Path, devices: int, whole: Callable[[int], dict[str, Any]]
+) -> None:
     process = start(tmp_path, devices, "wait")
     assert process.stdout is not None and "step 5" in process.stdout.readline()
     os.kill(process.pid, signal.SIGTERM)
     _, err = finish(process, code=143)
     assert f"SIGTERM: saved {tmp_path}/hpc_ckpt.ckpt" in err
     again, _ = finish(start(tmp_path, devices, "last"))
-    assert again == whole
+    assert again == whole(devices)
     assert not (tmp_path / "hpc_ckpt.ckpt").exists()
 
 
@@ -175,9 +178,10 @@ def slurm(folder: Path, code: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_slurms_warning_saves_and_requeues(tmp_path: Path, code: int) -> None:
+def test_slurms_warning_saves_and_requeues(
+    tmp_path: Path, code: int, whole: Callable[[int], dict[str, Any]]
+) -> None:
     env = slurm(tmp_path, code)
-    whole, _ = finish(start(tmp_path, 2, **env))
     process = start(tmp_path, 2, "wait", **env)
     assert process.stdout is not None and "step 5" in process.stdout.readline()
     os.kill(process.pid, signal.SIGUSR1)
@@ -186,7 +190,7 @@ def test_slurms_warning_saves_and_requeues(tmp_path: Path, code: int) -> None:
     assert ("requeued job 4711" in err) is (code == 0) and ("no such job; submit" in err) is (code == 1)
     assert (tmp_path / "hpc_ckpt_4711.ckpt").exists()
     again, _ = finish(start(tmp_path, 2, **env))  # the requeued job: the same command, the same number
-    assert again == whole
+    assert again == whole(2)
     assert not (tmp_path / "hpc_ckpt_4711.ckpt").exists()
 
 
@@ -201,7 +205,6 @@ def test_a_reproducible_run_may_change_its_workers(tmp_path: Path) -> None:
     whole, _ = finish(start(tmp_path, 1, "reproducible"))
     process = start(tmp_path, 2, "wait", "reproducible")
     assert process.stdout is not None and "step 5" in process.stdout.readline()
-    time.sleep(0.1)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, code=143)
     again, _ = finish(start(tmp_path, 1, "reproducible", "last"))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from script_job import finish, ringrun, start
 
 import ringgrad as rg
 import ringgrad.lightning as L
@@ -59,27 +56,16 @@ print("result:", json.dumps(result))
 )
 
 
-def on_two(folder: Path, on_nan: str) -> subprocess.CompletedProcess[str]:
+def on_two(folder: Path, on_nan: str, code: int = 0) -> tuple[list[Any], str]:
     (folder / "script.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "ringgrad.launch", "-n", "2"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*launch, str(folder / "script.py"), str(folder), on_nan],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=env,
-    )
+    return finish(start([*ringrun(2), folder / "script.py", folder, on_nan]), code)
 
 
 def test_two_workers_skip_alike_and_train_what_was_unfrozen(tmp_path: Path) -> None:
     """Both ranks end with the weights of one worker, which left out the same batches: also ends and begins of steps."""
-    done = on_two(tmp_path, "skip")
-    assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if "result: " in line]
-    first, second = (json.loads(line[line.index("result: ") + 8 :]) for line in lines)
+    (first, second), told = on_two(tmp_path, "skip")
     assert first == second and first["skipped"] == 6 and first["lrs"] == [0.1, 0.1]
-    assert "left out batch 3 of epoch 0 (step 1): the loss is not finite on rank 1" in done.stderr
+    assert "left out batch 3 of epoch 0 (step 1): the loss is not finite on rank 1" in told
     scope: dict[str, Any] = {}
     exec(NET, scope)
     with pytest.warns(UserWarning, match="left out batch [34] of epoch . .* on rank 0"):
@@ -89,10 +75,9 @@ def test_two_workers_skip_alike_and_train_what_was_unfrozen(tmp_path: Path) -> N
 
 
 def test_the_rank_with_the_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    done = on_two(tmp_path, "raise")
-    assert done.returncode == 1
-    assert "rank 1 failed first: FloatingPointError" in done.stderr
-    assert "came nan on rank 1 in step 1 (epoch 0, batch 3)" in done.stderr
+    _, told = on_two(tmp_path, "raise", code=1)
+    assert "rank 1 failed first: FloatingPointError" in told
+    assert "came nan on rank 1 in step 1 (epoch 0, batch 3)" in told
 
 
 def test_skipping_leaves_weights_and_state_as_they_are(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from script_job import finish, result_of, ringrun, start
 
 import ringgrad as rg
 import ringgrad.lightning as L
@@ -69,17 +68,7 @@ trainer.print("result:", json.dumps({"bits": bits, "steps": trainer.global_step,
 def run(workers: int, folder: Path, **how: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     (folder / "script.py").write_text(SCRIPT)
-    launch = [sys.executable, "-m", "ringgrad.launch", "-n", str(workers)]
-    done = subprocess.run(
-        [*launch, str(folder / "script.py"), str(folder), json.dumps(how)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "result: " in line]
-    return json.loads(line[line.index("result: ") + 8 :])
+    return result_of([*ringrun(workers), folder / "script.py", folder, json.dumps(how)])
 
 
 def weights(result: dict[str, Any]) -> np.ndarray:
@@ -146,21 +135,16 @@ for strategy in ("zero2", "ddp", "reproducible"):
         trainer = L.Trainer(strategy=strategy, max_epochs=1, barebones=True)
         trainer.fit(model, DataLoader(TensorDataset(x), 8 if strategy == "reproducible" else 4))
     assert all(not p._whole_hooks and p._grad_home is None for p in model.parameters())
-    trainer.print(strategy, *(f"{w:.6f}" for w in model.layer.weight.reshape(-1).tolist()))
+    trainer.print("result:", model.layer.weight.reshape(-1).tolist())
 """
 
 
 def test_a_second_fit_trains_as_the_first(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(TWICE)
-    launch = [sys.executable, "-m", "ringgrad.launch", "-n", "2", str(tmp_path / "script.py")]
-    done = subprocess.run(
-        launch, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line.split()[-4:] for line in done.stdout.splitlines()]
+    rows, _ = finish(start([*ringrun(2), tmp_path / "script.py"]))
     assert len(rows) == 3
     for row in rows:
-        np.testing.assert_allclose([float(w) for w in row], [float(w) for w in rows[0]], atol=2e-6)
+        np.testing.assert_allclose(row, rows[0], atol=2e-6)
 
 
 class Net(L.LightningModule):

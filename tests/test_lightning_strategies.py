@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from script_job import result_of, ringrun
 
 import ringgrad as rg
 import ringgrad.lightning as L
@@ -80,21 +77,7 @@ trainer.print("result:", json.dumps(out))
 def run(workers: int, strategy: str, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     (folder / "script.py").write_text(SCRIPT)
-    command = [
-        sys.executable,
-        "-m",
-        "ringgrad.launch",
-        "-n",
-        str(workers),
-        str(folder / "script.py"),
-        strategy,
-        str(folder),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env)
-    assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "result: " in line]
-    return json.loads(line[line.index("result: ") + 8 :])
+    return result_of([*ringrun(workers), folder / "script.py", strategy, folder])
 
 
 @pytest.mark.slow
