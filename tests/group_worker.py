@@ -21,7 +21,7 @@ def main(kind: str, folder: str, *place: str) -> None:
         from ringgrad.distributed.transport.mpi import MpiTransport
 
         transport = MpiTransport()
-    group = Group(transport, timeout=30)
+    group = Group(transport, timeout=60)
     if kind == "plans":
         CASES["plans"] = every_plan_is_exact
         Path(folder, f"rank{group.rank}.json").write_text(json.dumps(run_case("plans", group)))

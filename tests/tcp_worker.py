@@ -40,7 +40,7 @@ def main(folder: str, rank: str, world: str, port: str, layout: str = "") -> Non
     # Different tags are different code: sizes of the world share them out.
     seal = {"2": "mac", "3": "crc", "5": "none"}.get(world)
     transport = join(folder, int(rank), int(world), port, layout, seal=seal)
-    group = Group(transport, timeout=30)
+    group = Group(transport, timeout=60)
     run_all(group, Path(folder))
     group.close()
     transport.close()

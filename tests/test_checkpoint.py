@@ -33,7 +33,7 @@ def on(world: int, body: Any) -> list[Any]:
     """body(group) on `world` threads, each a rank; what it returned, or the error it raised."""
 
     def rank(transport: LocalTransport) -> Any:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         try:
             return body(group)
         except Exception as error:

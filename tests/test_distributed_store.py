@@ -188,7 +188,7 @@ def test_processes_meet_through_a_store(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     for worker in workers:
-        out, _ = worker.communicate(timeout=60)
+        out, _ = worker.communicate(timeout=100)
         assert worker.returncode == 0, out
         assert out.split() == ["2", "100000"]
 

@@ -19,7 +19,7 @@ from ringgrad.distributed.transport.local import LocalTransport, run_threads
 
 def run(world: int, body: Callable[[Group], Any]) -> list[Any]:
     def rank(transport: LocalTransport) -> Any:
-        return body(Group(transport, timeout=20))
+        return body(Group(transport, timeout=60))
 
     return run_threads(world, rank)
 

@@ -178,7 +178,7 @@ def test_strangers_do_not_keep_the_others_out(tmp_path: Path) -> None:
 
     def rank(number: int) -> None:
         transport = join(str(tmp_path), number, 2, str(port))
-        group = Group(transport, timeout=10)
+        group = Group(transport, timeout=60)
         results.append(group.all_gather_object(number))
         group.close()
         transport.close()
@@ -224,7 +224,7 @@ def test_who_dials_too_early_and_reaches_itself_tries_again(
 
     def rank(number: int) -> None:
         transport = join(str(tmp_path), number, 2, str(port))
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         results.append(group.all_gather_object(number))
         group.close()
         transport.close()
@@ -311,7 +311,7 @@ def test_torchrun_variables_on_one_host_need_no_token_and_leave_nothing(tmp_path
                 text=True,
             )
         )
-    output = [worker.communicate(timeout=40)[0] for worker in workers]
+    output = [worker.communicate(timeout=100)[0] for worker in workers]
     assert output[0].count("tcp [3 3 3] 127.0.0.1") == 2 or output[0].count("tcp [3 3 3] ::1") == 2, output
     assert [worker.returncode for worker in workers] == [0, 0]
     assert not list((tmp_path / "tmp").iterdir())
@@ -484,7 +484,7 @@ JOIN = f"""
     from ringgrad.distributed.group import Group
     folder, rank, world = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     transport = join(folder, rank, world, PORT, LAYOUT, silence=SILENCE)
-    group = Group(transport, timeout=20)
+    group = Group(transport, timeout=60)
     group.barrier()
 """
 
@@ -527,7 +527,7 @@ def test_a_killed_rank_is_named_to_all_within_a_second_or_so(job: Callable[..., 
         noticed = float(running.says(rank)) - killed
         code, text = running.ends(rank)
         assert code == 1 and "PeerFailure: [distributed] rank" in text, text
-        assert noticed < 10  # on a machine with nothing else to do, some milliseconds
+        assert noticed < 20  # on a machine with nothing else to do, some milliseconds
 
 
 @pytest.mark.parametrize("victim", [0, 2])

@@ -12,7 +12,7 @@ from ringgrad.distributed.transport.local import LocalTransport, run_threads
 
 def test_what_is_started_under_overlapping_needs_no_thread_and_keeps_its_order() -> None:
     def rank(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         arrays = [np.full(n, group.rank + 1.0) for n in (3, 40_000)]
         with group.overlapping():
             works = [group.all_reduce(a, async_op=True) for a in arrays]
@@ -29,7 +29,7 @@ def test_what_is_started_under_overlapping_needs_no_thread_and_keeps_its_order()
 
 def test_advance_takes_what_was_begun_to_its_end() -> None:
     def rank(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         array = np.full(40_000, group.rank + 1.0)
         with group.overlapping():
             work = group.all_reduce(array, "avg", async_op=True)
@@ -43,7 +43,7 @@ def test_advance_takes_what_was_begun_to_its_end() -> None:
 
 def test_a_begun_collective_that_fails_raises_in_wait_and_breaks_the_group() -> None:
     def rank(transport: LocalTransport) -> None:
-        group = Group(transport, timeout=20)
+        group = Group(transport, timeout=60)
         with group.overlapping():
             work = group.all_reduce(np.ones(4 + group.rank), async_op=True)
         with pytest.raises(CollectiveMismatch):
@@ -57,7 +57,7 @@ def test_a_begun_collective_that_fails_raises_in_wait_and_breaks_the_group() -> 
 
 def test_wait_with_a_timeout_leaves_a_begun_collective_under_way() -> None:
     def rank(transport: LocalTransport) -> None:
-        group, other = Group(transport, timeout=20), Group(transport, number=10)
+        group, other = Group(transport, timeout=60), Group(transport, number=10)
         array = np.ones(4)
         if group.rank == 0:
             with group.overlapping():

@@ -20,7 +20,7 @@ PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def run(folder: Path, command: list[Any], **env: str) -> dict[str, Any]:
-    return result_of(command, folder, PATH=PATH, **env)
+    return result_of(command, folder, **{"PATH": PATH, **env})
 
 
 def example(folder: Path, name: str, *arguments: Any) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def test_the_death_of_a_host_ends_the_others(network: Network, tmp_path: Path) -
     assert first.returncode == 1, output
     assert "PeerFailure: [distributed] rank " in output and " died" in output, output
     for rank in range(RANKS):
-        assert float((tmp_path / f"ended{rank}").read_text()) - killed < 10
+        assert float((tmp_path / f"ended{rank}").read_text()) - killed < 30
     finish(second)
 
 
@@ -247,7 +247,7 @@ def test_a_cut_wire_ends_both_sides(network: Network, tmp_path: Path) -> None:
         assert "PeerFailure: [distributed] rank " in output, output
         assert "no sign of life" in output or "can not be reached" in output, output
     ends = [float((tmp_path / f"ended{rank}").read_text()) - cut for rank in range(HOSTS * RANKS)]
-    assert max(ends) < 20, ends
+    assert max(ends) < 40, ends
 
 
 def test_both_hosts_start_again_after_a_death_on_one(network: Network, tmp_path: Path) -> None:

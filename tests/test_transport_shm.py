@@ -21,7 +21,7 @@ def pair(folder: Path) -> tuple[ShmTransport, ShmTransport]:
     made: dict[int, ShmTransport] = {}
 
     def join(rank: int) -> None:
-        made[rank] = ShmTransport(str(folder), rank, 2, join_timeout=10)
+        made[rank] = ShmTransport(str(folder), rank, 2, join_timeout=60)
 
     threads = [threading.Thread(target=join, args=(r,)) for r in range(2)]
     for t in threads:

@@ -111,7 +111,7 @@ def test_the_shape_of_a_job_tells_hosts_apart() -> None:
 
 def test_one_host_measures_anew_and_chooses_among_two_plans() -> None:
     def rank(transport: LocalTransport) -> list[str]:
-        group = Group(transport, timeout=30)
+        group = Group(transport, timeout=60)
         group.tune()
         return [group.plan_of(n) for n in (4, 64 << 20)]
 
@@ -190,7 +190,7 @@ def test_plans_that_differ_between_ranks_are_an_error_and_no_hang() -> None:
 
 def test_measuring_is_quick_and_needs_no_thread_of_its_own() -> None:
     def rank(transport: LocalTransport) -> bool:
-        group = Group(transport, timeout=30)
+        group = Group(transport, timeout=60)
         group.tune()
         return group._main.lane._thread is None
 
