@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,17 @@ def _device_of(args: tuple[Any, ...]) -> str:
     return "cpu" if first is None or isinstance(first.array, np.ndarray) else "cuda"
 
 
+@lru_cache(maxsize=1)
+def _concerned(ops: int) -> list[tuple[Any, bool, str | None]]:
+    """(op, whether its inputs become float32, the only device) of those that cast; ops: how many are known."""
+    found = []
+    for name, op in registry.items():
+        on_cuda = name in FULL_ON_CUDA
+        if name.startswith(LOW) or name in FULL or on_cuda:
+            found.append((op, on_cuda or name in FULL, "cuda" if on_cuda else None))
+    return found
+
+
 class Casts:
     """Puts the casts in place for the first one who needs them, and takes them away after the last."""
 
@@ -114,12 +125,9 @@ class Casts:
         with self.lock:
             self.users += 1
             if self.users == 1:
-                for name, op in registry.items():
-                    on_cuda = name in FULL_ON_CUDA
-                    if name.startswith(LOW) or name in FULL or on_cuda:
-                        self.before[op] = op.prepare
-                        full = on_cuda or name in FULL
-                        op.prepare = _casting(op.prepare, full, "cuda" if on_cuda else None)
+                for op, full, only in _concerned(len(registry)):
+                    self.before[op] = op.prepare
+                    op.prepare = _casting(op.prepare, full, only)
 
     def end(self) -> None:
         with self.lock:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ringgrad as rg
-from ringgrad.tensor.backend.cpu import gemm, library, winograd
+from ringgrad.tensor.backend.cpu import gemm, half, library, winograd
 from ringgrad.tensor.ops import faster as door
 
 fast = pytest.mark.skipif(library.load() is None, reason="needs the extra `fast`")
@@ -260,3 +260,32 @@ def test_optimizers_step_in_one_pass_as_in_many(monkeypatch: Any, make: Callable
         return [p.detach().numpy() for p in params]
 
     assert_close(*both(monkeypatch, compute), rtol=1e-6)
+
+
+@fast
+@pytest.mark.skipif(library.load() is not None and not half.native(), reason="no bfloat16 in this processor")
+@pytest.mark.parametrize("kind", ["linear", "rows", "batches", "leading"])
+def test_bfloat16_products_are_those_of_float32_rounded_once(monkeypatch: Any, kind: str) -> None:
+    shapes = {
+        "linear": [(4, 70, 64), (96, 64), (96,)],
+        "rows": [(130, 96), (96, 128)],
+        "batches": [(2, 3, 64, 80), (2, 3, 80, 64)],
+        "leading": [(4, 70, 64), (64, 96)],
+    }[kind]
+    calls: list[str] = []
+    plain = half.product
+    monkeypatch.setattr(half, "product", lambda *args: calls.append("") or plain(*args))
+
+    def compute() -> list[Any]:
+        given = [rg.tensor(random(*shape)).bfloat16().requires_grad_() for shape in shapes]
+        if kind == "batches":  # as attention has it: the dimensions are turned around in memory
+            given[1] = given[1].detach().transpose(-1, -2).contiguous().transpose(-1, -2).requires_grad_()
+        y = rg.nn.functional.linear(*given) if kind == "linear" else rg.matmul(*given)
+        y.backward(rg.tensor(random(*y.shape)).bfloat16())
+        return [t.float().detach().numpy() for t in (y, *(t.grad for t in given))]
+
+    door.faster("half_fits", np, np.ones((1, 1)), np.ones((1, 1)))  # the bodies are looked up
+    found = compute()
+    assert len(calls) == 3
+    monkeypatch.setattr(door, "_bodies", {})
+    assert_close(found, compute(), rtol=2**-8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import convolution, gemm, imaged, library, looped, recurrent, rows
+from . import convolution, gemm, half, imaged, library, looped, recurrent, rows
 
 
 def bodies() -> dict[str, Callable[..., Any]]:
@@ -17,4 +17,5 @@ def bodies() -> dict[str, Callable[..., Any]]:
     from ...settings import get_num_threads
 
     found.threads = get_num_threads()
-    return {**compiled, **convolution.BODIES, **gemm.BODIES, **rows.BODIES}
+    half.attach()
+    return {**compiled, **convolution.BODIES, **gemm.BODIES, **half.BODIES, **rows.BODIES}

@@ -17,7 +17,7 @@ import numpy as np
 
 Handle = ctypes.c_void_p
 Dims = ctypes.c_int64 * 12
-F32 = 3
+BF16, F32 = 2, 3
 ANY = 1  # the library chooses the layout
 FORWARD = 64
 SRC, DST, WEIGHTS, BIAS = 1, 17, 33, 41
@@ -78,14 +78,16 @@ class Library:
             raise RuntimeError(f"[oneDNN] {function.__name__} must succeed, came status {status}")
         return out
 
-    def layout(self, shape: Sequence[int], free: bool = False, strides: Sequence[int] = ()) -> Handle:
-        """A float32 array in row-major order, with these strides, or in the order that the library likes best."""
+    def layout(
+        self, shape: Sequence[int], free: bool = False, strides: Sequence[int] = (), kind: int = F32
+    ) -> Handle:
+        """An array in row-major order, with these strides, or in the order that the library likes best."""
         dims = Dims(*shape)
         if free:
-            return self.made(self.dnnl.dnnl_memory_desc_create_with_tag, len(shape), dims, F32, ANY)
+            return self.made(self.dnnl.dnnl_memory_desc_create_with_tag, len(shape), dims, kind, ANY)
         rows = [max(1, int(np.prod(shape[i + 1 :]))) for i in range(len(shape))]
         steps = Dims(*(strides or rows))
-        return self.made(self.dnnl.dnnl_memory_desc_create_with_strides, len(shape), dims, F32, steps)
+        return self.made(self.dnnl.dnnl_memory_desc_create_with_strides, len(shape), dims, kind, steps)
 
     def memory(self, layout: Handle) -> Handle:
         """Memory without an address yet."""
@@ -190,7 +192,7 @@ class Primitive:
         return Bound(self, arrays).run
 
     def run(self, *arrays: Any) -> Any:
-        """Computes; the arrays must be float32, contiguous and of the primitive's shapes. Returns the last."""
+        """Computes; the arrays must lie as its layouts say. Returns the last."""
         library = self.library
         dnnl = library.dnnl
         bind, execute = dnnl.dnnl_memory_set_data_handle, dnnl.dnnl_primitive_execute
