@@ -15,6 +15,7 @@ from . import (  # noqa: F401
     op_adjoint,
     op_functions,
     op_index,
+    op_linalg,
     op_loss,
     op_nn,
     op_order,
@@ -23,6 +24,7 @@ from . import (  # noqa: F401
     op_reduce,
     op_shape,
     op_signs,
+    op_special,
     op_write,
 )  # fmt: skip
 from .compare import Dim, Merged, Varying, contains, reached
