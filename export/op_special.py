@@ -21,8 +21,7 @@ def _symbol(g: Graph, x: Val) -> Symbol:
 def _emit(name: str, function: Any, *rest: Any) -> None:
     @emits(name)
     def emitter(g: Graph, x: Val) -> str:
-        xp, wide = Namespace(g), _symbol(g, x)
-        return g.cast(xp.where(xp.isnan(wide), wide, function(xp, wide, *rest)).name, x.dtype)
+        return g.cast(function(Namespace(g), _symbol(g, x), *rest).name, x.dtype)
 
 
 _emit("lgamma", gamma.lgamma)

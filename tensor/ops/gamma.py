@@ -165,7 +165,7 @@ def _quantile(xp: Any, q: Array, tail: Array) -> Array:
     far = xp.where(r <= 5, _ratio(xp, _C, _D, r - 1.6), _ratio(xp, _E, _F, r - 5.0))
     y = xp.where(xp.abs(q) <= 0.425, centre, xp.copysign(far, q))
     y = xp.where(tail == 0, xp.copysign(xp.inf, q), y)
-    return xp.where(tail < 0, xp.nan, y)
+    return xp.where(tail >= 0, y, xp.nan)
 
 
 def ndtri(xp: Any, p: Array) -> Array:
