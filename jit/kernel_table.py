@@ -263,8 +263,18 @@ def _conv(p: Any, node: Node) -> None:
 
     run = runner(*node.kw["primitive"])
     assert run is not None
-    given = ", ".join(p.expression(a) for a in node.args)
-    p.line(f"{p.name_of(run)}({given}, {p.out(node.outputs[0])})")
+    count = 3 if node.kw["primitive"][-2] else 2
+    given = ", ".join(p.expression(a) for a in node.args[:count])
+    out = p.out(node.outputs[0])
+    p.line(f"{p.name_of(run)}({given}, {out})")
+    for add in node.args[count:]:
+        ones = (-1, *[1] * (len(p.graph.values[node.outputs[0]].shape) - 2))
+        p.line(f"{p.name_of(np.add)}({out}, {p.expression(add)}.reshape({ones}), {out})")
+
+
+@kernel("copy")
+def _copy(p: Any, node: Node) -> None:
+    p.line(f"copyto({p.out(node.outputs[0])}, {p.expression(node.args[0])})")
 
 
 @kernel("fused")

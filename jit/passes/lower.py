@@ -31,6 +31,7 @@ class Lowering:
         self.nodes: list[Node] = []
         self.counts: dict[int, int] = {}  # exponentials of a cross entropy -> how many rows counted
         self.cdfs: dict[int, Ref] = {}  # argument of a gelu -> its distribution function, if eager kept none
+        self.rows: dict[int, Ref] = {}  # value -> its copy in row-major order
         self.mutated = graph.mutated()
         self.roots = max((v.root for v in graph.values.values()), default=0)
 
@@ -76,6 +77,17 @@ class Lowering:
             Node("op", "reshape", (Ref(id),), {"shape": (rows, x.shape[-1])}, [made], like.where)
         )
         return Ref(made)
+
+    def dense(self, ref: Ref, like: Node) -> Ref:
+        """A value in row-major order: itself, or a copy, which others that read it share unless it is written."""
+        x = self.value(ref.id)
+        if contiguous(x) or x.dtype != F32:
+            return ref
+        if ref.id not in self.rows or x.root in self.mutated:
+            made = self.new(x.shape, F32)
+            self.kernel("copy", (ref,), [made], like)
+            self.rows[ref.id] = Ref(made)
+        return self.rows[ref.id]
 
 
 class _Shape:
@@ -316,8 +328,9 @@ def _fits(x: Value, w: Value, y: Value, kw: dict[str, Any]) -> bool:
 
 
 def _conv_kernel(
-    low: Lowering, node: Node, kind: str, args: tuple[Any, ...], x: Value, w: Value, y: Value
+    low: Lowering, node: Node, kind: str, args: tuple[Any, ...], x: Value, w: Value, y: Value, add: Any = None
 ) -> bool:
+    """add: a bias that the primitive does not know."""
     own = library.load()
     if own is None or not _fits(x, w, y, node.kw):
         return False
@@ -325,28 +338,29 @@ def _conv_kernel(
     made = (kind, x.shape, w.shape, y.shape, *numbers, len(args) == 3, own.threads)
     if convolution.runner(*made) is None:
         return False
-    low.kernel("conv", args, node.outputs, node, primitive=made)
+    low.kernel("conv", args if add is None else (*args, add), node.outputs, node, primitive=made)
     return True
 
 
 @rule("op", "conv")
 def _conv(low: Lowering, node: Node) -> bool:
-    x, w = (low.value(a.id) for a in node.args[:2])
-    args = tuple(a for a in node.args if a is not None)
+    args = tuple(low.dense(a, node) for a in node.args if a is not None)
+    x, w = (low.value(a.id) for a in args[:2])
     return _conv_kernel(low, node, "forward", args, x, w, low.value(node.outputs[0]))
 
 
 @rule("op", "conv_input")
 def _conv_input(low: Lowering, node: Node) -> bool:
-    y, w = (low.value(a.id) for a in node.args[:2])
-    args = tuple(a for a in node.args if a is not None)
-    return len(args) == 2 and _conv_kernel(low, node, "input", args, low.value(node.outputs[0]), w, y)
+    args = tuple(low.dense(a, node) for a in node.args if a is not None)
+    y, w = (low.value(a.id) for a in args[:2])
+    return _conv_kernel(low, node, "input", args[:2], low.value(node.outputs[0]), w, y, *args[2:])
 
 
 @rule("op", "conv_weight")
 def _conv_weight(low: Lowering, node: Node) -> bool:
-    y, x = (low.value(a.id) for a in node.args)
-    return _conv_kernel(low, node, "weight", tuple(node.args), x, low.value(node.outputs[0]), y)
+    args = tuple(low.dense(a, node) for a in node.args)
+    y, x = (low.value(a.id) for a in args)
+    return _conv_kernel(low, node, "weight", args, x, low.value(node.outputs[0]), y)
 
 
 @rule("array", "moments")
