@@ -215,11 +215,12 @@ def main(
     *,
     quick: list[str] | None = None,
     tolerance: float = 1e-4,
+    rounds: int = 15,
 ) -> None:
     """The command line of a benchmark: a table of times with ratios, and `--json FILE`."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--rounds", type=int, default=15, help="timings of each case and side")
+    parser.add_argument("--rounds", type=int, default=rounds, help="timings of each case and side")
     parser.add_argument("--threads", type=int, default=1, help="threads each side may use")
     parser.add_argument("--quick", action="store_true", help="few cases and rounds: does it run at all?")
     parser.add_argument("--only", nargs="*", help="cases to run")

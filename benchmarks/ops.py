@@ -29,6 +29,8 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], bool]] = {
     "index row 8x8 rec": ("x[0]", {"x": (8, 8)}, True),
     "cat 2x64 rec": ("torch.cat([x, y])", {"x": SMALL, "y": SMALL}, True),
     "softmax 8x8 rec": ("F.softmax(x, dim=-1)", {"x": (8, 8)}, True),
+    "max dim 8x8 rec": ("x.max(1)", {"x": (8, 8)}, True),
+    "layer_norm 8x8 rec": ("F.layer_norm(x, (8,))", {"x": (8, 8)}, True),
     "linear 8x8 rec": ("F.linear(x, y)", {"x": (8, 8), "y": (8, 8)}, True),
     "mul sum bwd 64": ("(x * y).sum().backward()", {"x": SMALL, "y": SMALL}, True),
     "add 1M": ("x + y", {"x": LARGE, "y": LARGE}, False),
@@ -37,16 +39,23 @@ CASES: dict[str, tuple[str, dict[str, tuple[int, ...]], bool]] = {
     "tanh 1M": ("x.tanh()", {"x": LARGE}, False),
     "relu 1M": ("F.relu(x)", {"x": LARGE}, False),
     "gelu 1M": ("F.gelu(x)", {"x": LARGE}, False),
+    "elu 1M": ("F.elu(x)", {"x": LARGE}, False),
+    "pow 3 1M": ("x ** 3", {"x": LARGE}, False),
+    "where 1M": ("torch.where(x > 0, x, y)", {"x": LARGE, "y": LARGE}, False),
+    "add bias 1M": ("x + y", {"x": LARGE, "y": (1024,)}, False),
     "sum 1M": ("x.sum()", {"x": LARGE}, False),
     "sum dim0 1M": ("x.sum(0)", {"x": LARGE}, False),
     "sum dim1 1M": ("x.sum(1)", {"x": LARGE}, False),
     "max dim1 1M": ("x.max(1)", {"x": LARGE}, False),
+    "cummax 1M": ("x.cummax(1)", {"x": LARGE}, False),
     "softmax 1M": ("F.softmax(x, dim=-1)", {"x": LARGE}, False),
+    "softmax dim0 1M": ("F.softmax(x, dim=0)", {"x": LARGE}, False),
     "layer_norm 1M": ("F.layer_norm(x, (1024,))", {"x": LARGE}, False),
     "matmul 256": ("x @ y", {"x": (256, 256), "y": (256, 256)}, False),
     "matmul 1024": ("x @ y", {"x": LARGE, "y": LARGE}, False),
     "transpose copy 1M": ("x.t().contiguous()", {"x": LARGE}, False),
     "index rows 1M": ("x[i]", {"x": LARGE}, False),
+    "index columns bwd 1M": ("x[:, i].sum().backward()", {"x": LARGE}, True),
 }
 
 
@@ -81,4 +90,5 @@ if __name__ == "__main__":
         build,
         quick=["add 64 rec", "mul sum bwd 64", "matmul 256"],
         tolerance=1e-4,
+        rounds=11,
     )

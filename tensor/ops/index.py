@@ -83,6 +83,8 @@ def _adjoint(xp: Any, g: Any, *, shape: tuple[int, ...], index: Any, basic: bool
         out[index] += g
     elif all(type(i) not in array_namespace or i.dtype == BOOL for i in index):
         out[index] = g  # masks never name an element twice
+    elif xp is np and g.dtype.kind == "f" and (d := _one_list(g, index)) is not None and index[d].ndim == 1:
+        return _index_add_zeros(np, g, shape=shape, dim=d, index=index[d])
     else:
         add_at(xp, out, index, g)
     return out
@@ -120,9 +122,28 @@ getitem = viewing(
         half="native",
     )
 )
+
+
+def _one_list(x: Any, index: Any) -> int | None:
+    """The dimension that a list of positions picks from where all others are whole, if x is worth the look."""
+    lists = [d for d, item in enumerate(index) if type(item) is np.ndarray]
+    if x.size < LARGE or len(lists) != 1 or index[lists[0]].dtype != I64:
+        return None
+    d = lists[0]
+    whole = [item == slice(None) for item in index[:d]] + [
+        item is Ellipsis or item == slice(None) for item in index[d + 1 :]
+    ]
+    return d if all(whole) else None
+
+
+def _index(xp: Any, x: Any, *, index: Any) -> Any:
+    d = _one_list(x, index) if xp is np else None
+    return x[index] if d is None else x.take(index[d], axis=d)
+
+
 index = Op(
     "index",
-    lambda xp, x, *, index: x[index],
+    _index,
     [lambda ops, g, x_shape, index: ops.getitem_adjoint(g, shape=x_shape, index=index, basic=False)],
     half="native",
 )
@@ -322,6 +343,7 @@ def _index_select_prepare(x: Any, *, dim: int, index: Any) -> Prepared:
 
 def _index_add_zeros(xp: Any, x: Any, *, shape: tuple[int, ...], dim: int, index: Any) -> Any:
     if xp is np and x.ndim and x.size >= LARGE and x.dtype.kind == "f":
+        index = np.where(index < 0, index + shape[dim], index)
         lines = row_major(np, np.moveaxis(x, dim, 0)).reshape(index.size, -1)
         rows = np.zeros((shape[dim], lines.shape[1]), x.dtype)
         rows_add(np, rows, index, lines)
