@@ -84,7 +84,6 @@ class Op:
         half: str = "float32",
         prepare: Callable[..., Any] | None = None,
         hint: str = "",
-        onnx: Any = None,
     ) -> None:
         self.name, self.forward = name, forward
         self.joint: Callable[..., Any] | None = rules if callable(rules) else None
@@ -92,7 +91,7 @@ class Op:
         self.backward, self.composite, self.extras = backward, composite, extras
         self.outputs, self.view, self.broadcast, self.half = outputs, view, broadcast, half
         self.analytic, self.remake = analytic, remake
-        self.prepare, self.hint, self.onnx = prepare, hint, onnx
+        self.prepare, self.hint = prepare, hint
         self.refuses = refused.get(name, "")
         self.declared = self  # a backend's variant names the op that it stands for
         code = forward.__code__

@@ -74,7 +74,7 @@ threshold_backward = Op(
 array_forms["threshold_backward"] = lambda g, x, *, threshold: kept(
     array_namespace.get(type(g), np), x > threshold, g
 )
-relu = unary("relu", _relu, lambda ops, g, y: ops.threshold_backward(g, y, threshold=0), onnx="Relu")
+relu = unary("relu", _relu, lambda ops, g, y: ops.threshold_backward(g, y, threshold=0))
 threshold = Op(
     "threshold",
     lambda xp, x, *, threshold, value: where(xp, x > threshold, x, _number(x, value)),
@@ -93,7 +93,6 @@ hardtanh = single(
         "hardtanh",
         lambda xp, x, *, low, high: bounded(xp, x, low, high, xp.empty(x.shape, x.dtype)),
         [lambda ops, g, x, low, high: ops.between_backward(g, x, low=low, high=high)],
-        onnx="Clip",
     )
 )
 
@@ -149,7 +148,6 @@ leaky_relu = single(
         _leaky,
         [lambda ops, g, x, negative_slope: ops.leaky_relu_backward(g, x, negative_slope=negative_slope)],
         prepare=_floating_only("leaky_relu"),
-        onnx="LeakyRelu",
     )
 )
 
@@ -212,9 +210,7 @@ def _softplus_rule(ops: Any, g: Any, x: Any, beta: float, threshold: float) -> A
     return g * ops.where(z > threshold, _number(x, 1), ops.sigmoid(z))
 
 
-softplus = single(
-    Op("softplus", _softplus, [_softplus_rule], prepare=_floating_only("softplus"), onnx="Softplus")
-)
+softplus = single(Op("softplus", _softplus, [_softplus_rule], prepare=_floating_only("softplus")))
 logsigmoid = single(
     Op(
         "logsigmoid",
@@ -347,7 +343,6 @@ gelu = Op(
     composite=lambda ops, x: x * (ops.erf(x * math.sqrt(0.5)) + 1) * 0.5,
     extras=("cdf",),
     prepare=_floating_only("gelu"),
-    onnx="Gelu",
 )
 _C, _K = math.sqrt(2 / math.pi), 0.044715
 
@@ -540,7 +535,6 @@ softmax = single(
         lambda xp, x, *, dim: _softmax(xp, x, dim=dim),
         [lambda ops, g, y, dim: ops.softmax_backward(g, y, dim=dim)],
         prepare=_softmax_prepare("softmax"),
-        onnx="Softmax",
     )
 )
 log_softmax_backward = Op(
@@ -557,6 +551,5 @@ log_softmax = single(
         lambda xp, x, *, dim: _log_softmax(xp, x, dim=dim),
         [lambda ops, g, y, dim: ops.log_softmax_backward(g, y, dim=dim)],
         prepare=_softmax_prepare("log_softmax"),
-        onnx="LogSoftmax",
     )
 )

@@ -129,5 +129,4 @@ attention = Op(
     composite=_composite,
     extras=("e", "total"),
     prepare=_prepare,
-    onnx="Attention",
 )

@@ -67,7 +67,6 @@ contract = Op(
         lambda ops, g, b, left, right, out: _toward(ops, g, b, out, right, left),
         lambda ops, g, a, left, right, out: _toward(ops, g, a, out, left, right),
     ],
-    onnx="Einsum",
 )
 
 

@@ -314,7 +314,6 @@ conv = Op(
         _bias_rule,
     ],
     prepare=_conv_prepare,
-    onnx="Conv",
 )
 conv_weight = Op(
     "conv_weight",
@@ -347,7 +346,6 @@ conv_input = Op(
         _bias_rule,
     ],
     prepare=_conv_input_prepare,
-    onnx="ConvTranspose",
 )
 
 # ---- patches as tensors

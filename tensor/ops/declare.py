@@ -42,7 +42,6 @@ def unary(
     floating: bool = False,
     analytic: bool = False,
     hint: str = "",
-    onnx: Any = None,
 ) -> Callable[[Any], Any]:
     """Elementwise op of one tensor. `floating`: integers and bools are computed in the default float type."""
 
@@ -56,7 +55,7 @@ def unary(
         return (x,), {}
 
     prepare = to_floating if floating else None
-    op = Op(name, forward, [rule], prepare=prepare, analytic=analytic, hint=hint, onnx=onnx)
+    op = Op(name, forward, [rule], prepare=prepare, analytic=analytic, hint=hint)
     names = op_module.parameters(rule) if rule else ()
     simple = rule is not None and set(names) <= {"g", "x", "x_shape", "y", "ops"}
 
@@ -195,7 +194,6 @@ def binary(
     bools: bool = True,
     analytic: bool = False,
     hint: str = "",
-    onnx: Any = None,
 ) -> Callable[[Any, Any], Any]:
     """Elementwise op of two tensors or a tensor and a number: broadcast, and promoted as PyTorch does.
 
@@ -223,7 +221,6 @@ def binary(
         analytic=analytic,
         prepare=prepare,
         hint=hint or "shapes must broadcast: be equal, or 1, from the last dimension on",
-        onnx=onnx,
     )
     names_a = op_module.parameters(rule_a) if rule_a else ()
     names_b = op_module.parameters(rule_b) if rule_b else ()
@@ -443,7 +440,7 @@ A_AND_B = {"a": 0, "b": 1}
 A_ALONE = {"a": 0}
 
 
-def comparison(name: str, forward: Callable[[Any, Any, Any], Any], onnx: Any = None) -> Op:
+def comparison(name: str, forward: Callable[[Any, Any, Any], Any]) -> Op:
     """Elementwise comparison: broadcast and promoted, the result is bool and has no gradient."""
 
     def prepare(a: Any, b: Any) -> tuple[Any, dict[str, Any]]:
@@ -463,7 +460,6 @@ def comparison(name: str, forward: Callable[[Any, Any, Any], Any], onnx: Any = N
         prepare=prepare,
         broadcast=True,
         hint="shapes must broadcast: be equal, or 1, from the last dimension on",
-        onnx=onnx,
     )
 
 

@@ -69,4 +69,4 @@ def _rule(ops: Any, g: Any, index: Any, weight_shape: tuple[int, ...], padding_i
 
 
 embedding_masked = Op("embedding_masked", _masked, [None, _rule])
-embedding = Op("embedding", _embedding, [None, _rule], prepare=_embedding_prepare, onnx="Gather")
+embedding = Op("embedding", _embedding, [None, _rule], prepare=_embedding_prepare)

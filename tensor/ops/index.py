@@ -303,7 +303,6 @@ gather = single(
         [lambda ops, g, x_shape, dim, index: ops.scatter_into_zeros(g, shape=x_shape, dim=dim, index=index)],
         half="native",
         prepare=_gather_prepare,
-        onnx="GatherElements",
     )
 )
 
@@ -370,5 +369,4 @@ index_select = Op(
     [lambda ops, g, x_shape, dim, index: ops.index_add_zeros(g, shape=x_shape, dim=dim, index=index)],
     half="native",
     prepare=_index_select_prepare,
-    onnx="Gather",
 )

@@ -109,7 +109,6 @@ matmul = Op(
     analytic=True,
     prepare=_matmul_prepare,
     hint="the last dimension of the first must equal the last but one of the second, batches must broadcast",
-    onnx="MatMul",
 )
 
 
@@ -165,5 +164,4 @@ linear = Op(
     backward=_linear_backward,
     analytic=True,
     prepare=_linear_prepare,
-    onnx="Gemm",
 )

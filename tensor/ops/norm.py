@@ -144,7 +144,6 @@ layer_norm = Op(
     composite=_layer_norm_composite,
     extras=("normal", "scale"),
     prepare=_layer_norm_prepare,
-    onnx="LayerNormalization",
 )
 
 
@@ -205,7 +204,6 @@ rms_norm = Op(
     composite=lambda ops, x, weight, *, shape, eps: _rms_norm_composite(ops, x, weight, shape, eps),
     extras=("scale",),
     prepare=_rms_norm_prepare,
-    onnx="RMSNormalization",
 )
 
 
@@ -311,5 +309,4 @@ batch_norm = Op(
     backward=_batch_norm_backward,
     composite=_batch_norm_composite,
     extras=("scale",),
-    onnx="BatchNormalization",
 )

@@ -31,5 +31,4 @@ pad = Op(
     _pad,
     [lambda ops, g, widths: ops.pad(g, widths=_negated(widths), value=0.0)],
     half="native",
-    onnx="Pad",
 )

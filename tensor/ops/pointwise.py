@@ -89,32 +89,29 @@ def _zero(like: Any) -> Any:
     return like.new_zeros(()) if isinstance(like, Variable) else np.zeros((), like.dtype)
 
 
-add = binary("add", lambda xp, a, b: a + b, lambda g: g, lambda g: g, onnx="Add")
-sub = binary("sub", lambda xp, a, b: a - b, lambda g: g, lambda g: -g, bools=False, onnx="Sub")
-mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, onnx="Mul", analytic=True)
+add = binary("add", lambda xp, a, b: a + b, lambda g: g, lambda g: g)
+sub = binary("sub", lambda xp, a, b: a - b, lambda g: g, lambda g: -g, bools=False)
+mul = binary("mul", lambda xp, a, b: a * b, lambda g, b: g * b, lambda g, a: g * a, analytic=True)
 div = binary(
     "div",
     lambda xp, a, b: a / b,
     lambda g, b: g / b,
     lambda g, a, b: -g * a / (b * b),
     least=2,
-    onnx="Div",
     analytic=True,
 )
-pow = binary("pow", _pow, _pow_a, _pow_b, onnx="Pow", analytic=True)
+pow = binary("pow", _pow, _pow_a, _pow_b, analytic=True)
 maximum = binary(
     "maximum",
     lambda xp, a, b: xp.maximum(a, b),
     lambda g, a, b: g * (a > b) + g * (a == b) * 0.5,
     lambda g, a, b: g * (b > a) + g * (a == b) * 0.5,
-    onnx="Max",
 )
 minimum = binary(
     "minimum",
     lambda xp, a, b: xp.minimum(a, b),
     lambda g, a, b: g * (a < b) + g * (a == b) * 0.5,
     lambda g, a, b: g * (b < a) + g * (a == b) * 0.5,
-    onnx="Min",
 )
 
 
@@ -169,16 +166,16 @@ def _sign(xp: Any, x: Any) -> Any:
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)
 
 
-neg = unary("neg", lambda xp, x: -x, lambda g: -g, onnx="Neg", hint="bool tensors cannot be negated: use ~")
-abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x), onnx="Abs")
-sign = unary("sign", _sign, lambda g: g * 0, onnx="Sign")
+neg = unary("neg", lambda xp, x: -x, lambda g: -g, hint="bool tensors cannot be negated: use ~")
+abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x))
+sign = unary("sign", _sign, lambda g: g * 0)
 square = unary(
     "square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2, analytic=True
 )
-exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, onnx="Exp", analytic=True)
+exp = unary("exp", lambda xp, x: xp.exp(x), lambda g, y: g * y, floating=True, analytic=True)
 expm1 = unary("expm1", lambda xp, x: xp.expm1(x), lambda g, y: g * (y + 1), floating=True, analytic=True)
 exp2 = unary("exp2", lambda xp, x: xp.exp2(x), lambda g, y: g * y * math.log(2), floating=True, analytic=True)
-log = unary("log", lambda xp, x: xp.log(x), lambda g, x: g / x, floating=True, onnx="Log", analytic=True)
+log = unary("log", lambda xp, x: xp.log(x), lambda g, x: g / x, floating=True, analytic=True)
 log2 = unary(
     "log2", lambda xp, x: xp.log2(x), lambda g, x: g / (x * math.log(2)), floating=True, analytic=True
 )
@@ -186,9 +183,7 @@ log10 = unary(
     "log10", lambda xp, x: xp.log10(x), lambda g, x: g / (x * math.log(10)), floating=True, analytic=True
 )
 log1p = unary("log1p", lambda xp, x: xp.log1p(x), lambda g, x: g / (x + 1), floating=True, analytic=True)
-sqrt = unary(
-    "sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, onnx="Sqrt", analytic=True
-)
+sqrt = unary("sqrt", lambda xp, x: xp.sqrt(x), lambda g, y: g / (y * 2), floating=True, analytic=True)
 rsqrt = unary(
     "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda g, y: g * y * y * y * -0.5, floating=True, analytic=True
 )
@@ -197,29 +192,22 @@ reciprocal = unary(
     lambda xp, x: 1 / x,
     lambda g, y: -g * y * y,
     floating=True,
-    onnx="Reciprocal",
     analytic=True,
 )
-sin = unary(
-    "sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, onnx="Sin", analytic=True
-)
+sin = unary("sin", lambda xp, x: xp.sin(x), lambda ops, g, x: g * ops.cos(x), floating=True, analytic=True)
 cos = unary(
     "cos",
     lambda xp, x: xp.cos(x),
     lambda ops, g, x: -g * ops.sin(x),
     floating=True,
-    onnx="Cos",
     analytic=True,
 )
-tan = unary(
-    "tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, onnx="Tan", analytic=True
-)
+tan = unary("tan", lambda xp, x: xp.tan(x), lambda g, y: g * (y * y + 1), floating=True, analytic=True)
 asin = unary(
     "asin",
     lambda xp, x: xp.arcsin(x),
     lambda ops, g, x: g * ops.rsqrt(1 - x * x),
     floating=True,
-    onnx="Asin",
     analytic=True,
 )
 acos = unary(
@@ -227,7 +215,6 @@ acos = unary(
     lambda xp, x: xp.arccos(x),
     lambda ops, g, x: -g * ops.rsqrt(1 - x * x),
     floating=True,
-    onnx="Acos",
     analytic=True,
 )
 atan = unary(
@@ -235,7 +222,6 @@ atan = unary(
     lambda xp, x: xp.arctan(x),
     lambda g, x: g / (x * x + 1),
     floating=True,
-    onnx="Atan",
     analytic=True,
 )
 sinh = unary(
@@ -243,7 +229,6 @@ sinh = unary(
     lambda xp, x: xp.sinh(x),
     lambda ops, g, x: g * ops.cosh(x),
     floating=True,
-    onnx="Sinh",
     analytic=True,
 )
 cosh = unary(
@@ -251,18 +236,11 @@ cosh = unary(
     lambda xp, x: xp.cosh(x),
     lambda ops, g, x: g * ops.sinh(x),
     floating=True,
-    onnx="Cosh",
     analytic=True,
 )
-tanh = unary(
-    "tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, onnx="Tanh", analytic=True
-)
-floor = unary(
-    "floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0, onnx="Floor"
-)
-ceil = unary(
-    "ceil", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.ceil(x), lambda g: g * 0, onnx="Ceil"
-)
+tanh = unary("tanh", lambda xp, x: xp.tanh(x), lambda g, y: g * (1 - y * y), floating=True, analytic=True)
+floor = unary("floor", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.floor(x), lambda g: g * 0)
+ceil = unary("ceil", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.ceil(x), lambda g: g * 0)
 trunc = unary("trunc", lambda xp, x: x.copy() if category(x.dtype) < 2 else xp.trunc(x), lambda g: g * 0)
 
 
@@ -270,7 +248,7 @@ def _round(xp: Any, x: Any, *, decimals: int = 0) -> Any:
     return xp.round(x, decimals)
 
 
-round = Op("round", _round, [lambda g: g * 0], onnx="Round")
+round = Op("round", _round, [lambda g: g * 0])
 
 
 sigmoid = unary(
@@ -278,7 +256,6 @@ sigmoid = unary(
     lambda xp, x: 1 / (1 + xp.exp(-x)),
     lambda g, y: g * (y * (1 - y)),
     floating=True,
-    onnx="Sigmoid",
     analytic=True,
 )
 
@@ -375,29 +352,27 @@ def _cody_erf(xp: Any, x: Any) -> Any:
     return xp.where(xp.isnan(x), x, xp.where(ax <= 0.46875, inner, y))
 
 
-erf = unary(
-    "erf", _erf, lambda ops, g, x: g * ops.exp(-x * x) * (2 / math.sqrt(math.pi)), floating=True, onnx="Erf"
-)
+erf = unary("erf", _erf, lambda ops, g, x: g * ops.exp(-x * x) * (2 / math.sqrt(math.pi)), floating=True)
 # ---- comparisons and bits
 
-eq = comparison("eq", lambda xp, a, b: a == b, onnx="Equal")
+eq = comparison("eq", lambda xp, a, b: a == b)
 ne = comparison("ne", lambda xp, a, b: a != b)
-lt = comparison("lt", lambda xp, a, b: a < b, onnx="Less")
-le = comparison("le", lambda xp, a, b: a <= b, onnx="LessOrEqual")
-gt = comparison("gt", lambda xp, a, b: a > b, onnx="Greater")
-ge = comparison("ge", lambda xp, a, b: a >= b, onnx="GreaterOrEqual")
-logical_and = comparison("logical_and", lambda xp, a, b: xp.logical_and(a, b), onnx="And")
-logical_or = comparison("logical_or", lambda xp, a, b: xp.logical_or(a, b), onnx="Or")
-logical_xor = comparison("logical_xor", lambda xp, a, b: xp.logical_xor(a, b), onnx="Xor")
-logical_not = unary("logical_not", lambda xp, x: xp.logical_not(x), onnx="Not")
+lt = comparison("lt", lambda xp, a, b: a < b)
+le = comparison("le", lambda xp, a, b: a <= b)
+gt = comparison("gt", lambda xp, a, b: a > b)
+ge = comparison("ge", lambda xp, a, b: a >= b)
+logical_and = comparison("logical_and", lambda xp, a, b: xp.logical_and(a, b))
+logical_or = comparison("logical_or", lambda xp, a, b: xp.logical_or(a, b))
+logical_xor = comparison("logical_xor", lambda xp, a, b: xp.logical_xor(a, b))
+logical_not = unary("logical_not", lambda xp, x: xp.logical_not(x))
 bitwise_and = binary("bitwise_and", lambda xp, a, b: a & b, hint="must be bool or integer tensors")
 bitwise_or = binary("bitwise_or", lambda xp, a, b: a | b, hint="must be bool or integer tensors")
 bitwise_xor = binary("bitwise_xor", lambda xp, a, b: a ^ b, hint="must be bool or integer tensors")
 bitwise_not = unary("bitwise_not", lambda xp, x: ~x, hint="must be a bool or integer tensor")
 lshift = binary("bitwise_left_shift", lambda xp, a, b: a << b, hint="must be integer tensors")
 rshift = binary("bitwise_right_shift", lambda xp, a, b: a >> b, hint="must be integer tensors")
-isnan = unary("isnan", lambda xp, x: xp.isnan(x), onnx="IsNaN")
-isinf = unary("isinf", lambda xp, x: xp.isinf(x), onnx="IsInf")
+isnan = unary("isnan", lambda xp, x: xp.isnan(x))
+isinf = unary("isinf", lambda xp, x: xp.isinf(x))
 isfinite = unary("isfinite", lambda xp, x: xp.isfinite(x))
 
 # ---- dtype, copies
@@ -441,9 +416,8 @@ cast = Op(
     [_cast_rule],
     half="native",
     prepare=lambda x, *, dtype: ((x,), {"dtype": to_numpy(dtype)}),
-    onnx="Cast",
 )
-clone = unary("clone", lambda xp, x: x.copy(order="K"), lambda g: g, onnx="Identity")
+clone = unary("clone", lambda xp, x: x.copy(order="K"), lambda g: g)
 
 # ---- selection
 
@@ -469,7 +443,6 @@ where = Op(
     broadcast=True,
     prepare=_where_prepare,
     hint="shapes must broadcast: be equal, or 1, from the last dimension on",
-    onnx="Where",
 )
 
 
@@ -526,7 +499,6 @@ clamp = Op(
     ],
     broadcast=True,
     prepare=_clamp_prepare,
-    onnx="Clip",
 )
 
 
@@ -555,7 +527,6 @@ masked_fill = Op(
     broadcast=True,
     prepare=_masked_fill_prepare,
     hint="the mask must broadcast with the tensor",
-    onnx="Where",
 )
 
 # ---- overwriting, for in-place use

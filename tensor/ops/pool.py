@@ -120,7 +120,6 @@ max_pool = Op(
         )
     ],
     remake=True,
-    onnx="MaxPool",
 )
 max_pool_adjoint = Op(
     "max_pool_adjoint",
@@ -223,7 +222,6 @@ avg_pool = Op(
             divisor=divisor,
         )
     ],
-    onnx="AveragePool",
 )
 avg_pool_adjoint = Op(
     "avg_pool_adjoint",

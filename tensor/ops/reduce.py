@@ -90,7 +90,6 @@ sum = single(
         _sum,
         [lambda ops, g, x_shape, dim, keepdim: ops.expand(_restore(ops, g, dim, keepdim), shape=x_shape)],
         prepare=_sum_prepare,
-        onnx="ReduceSum",
     )
 )
 
@@ -126,7 +125,6 @@ sum_all = unary(
     "sum_all",
     total,
     lambda ops, g, x_shape: ops.expand(g, shape=x_shape),
-    onnx="ReduceSum",
 )
 
 
@@ -138,7 +136,6 @@ mean_all = unary(
     "mean_all",
     lambda xp, x: total(xp, x) / x.dtype.type(x.size),
     lambda ops, g, x_shape: ops.expand(g / _count(x_shape), shape=x_shape),
-    onnx="ReduceMean",
 )
 
 
@@ -152,7 +149,6 @@ mean = single(
             )
         ],
         prepare=_mean_prepare,
-        onnx="ReduceMean",
     )
 )
 
@@ -190,7 +186,6 @@ amax = single(
         lambda xp, x, *, dim, keepdim: _extreme(xp, x, dim, keepdim, row_max, "max"),
         [_extreme_rule],
         prepare=_extreme_prepare("amax"),
-        onnx="ReduceMax",
     )
 )
 amin = single(
@@ -199,7 +194,6 @@ amin = single(
         lambda xp, x, *, dim, keepdim: _extreme(xp, x, dim, keepdim, row_min, "min"),
         [_extreme_rule],
         prepare=_extreme_prepare("amin"),
-        onnx="ReduceMin",
     )
 )
 
@@ -220,7 +214,6 @@ argmax = single(
         "argmax",
         lambda xp, x, *, dim, keepdim: x.argmax(axis=dim, keepdims=keepdim),
         prepare=_arg_prepare("argmax"),
-        onnx="ArgMax",
     )
 )
 argmin = single(
@@ -228,7 +221,6 @@ argmin = single(
         "argmin",
         lambda xp, x, *, dim, keepdim: x.argmin(axis=dim, keepdims=keepdim),
         prepare=_arg_prepare("argmin"),
-        onnx="ArgMin",
     )
 )
 
@@ -310,7 +302,6 @@ prod = single(
         _prod,
         [_prod_rule],
         prepare=_prod_prepare,
-        onnx="ReduceProd",
     )
 )
 
@@ -394,7 +385,6 @@ logsumexp = single(
             )
         ],
         prepare=_logsumexp_prepare,
-        onnx="ReduceLogSumExp",
     )
 )
 
@@ -428,7 +418,6 @@ cumsum = single(
             )
         ],
         prepare=_scan_prepare("cumsum"),
-        onnx="CumSum",
     )
 )
 
@@ -484,6 +473,5 @@ norm2 = single(
             (x,),
             {"dim": _dims("norm", x, dim), "keepdim": keepdim},
         ),
-        onnx="ReduceL2",
     )
 )

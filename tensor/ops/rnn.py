@@ -252,7 +252,6 @@ lstm_sequence = Op(
     composite=_lstm_composite,
     extras=("gates", "h_before", "c_before", "tanh_c", "hidden"),
     outputs=3,
-    onnx="LSTM",
 )
 
 # ---- GRU (Cho et al. 2014), with the reset gate after the product as in cuDNN
@@ -366,7 +365,6 @@ gru_sequence = Op(
     composite=_gru_composite,
     extras=("gates", "h_before", "recurrent"),
     outputs=2,
-    onnx="GRU",
 )
 
 # ---- the plain recurrence (Elman 1990)
@@ -455,5 +453,4 @@ rnn_sequence = Op(
     composite=_rnn_composite,
     extras=("h_before", "out"),
     outputs=2,
-    onnx="RNN",
 )

@@ -152,7 +152,6 @@ scatter = Op(
     [lambda ops, g, dim, index: ops.scatter_value(g, dim=dim, index=index, value=0), _read],
     half="native",
     prepare=_two("scatter"),
-    onnx="ScatterElements",
 )
 
 
@@ -165,9 +164,7 @@ def _scatter_add(xp: Any, x: Array, src: Array, *, dim: int, index: Array) -> Ar
     return y
 
 
-scatter_add = Op(
-    "scatter_add", _scatter_add, [lambda g: g, _read], prepare=_two("scatter_add"), onnx="ScatterElements"
-)
+scatter_add = Op("scatter_add", _scatter_add, [lambda g: g, _read], prepare=_two("scatter_add"))
 
 # ---- scatter_reduce
 

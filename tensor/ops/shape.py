@@ -58,7 +58,6 @@ reshape = viewing(
         view=None,
         half="native",
         prepare=_reshape_prepare,
-        onnx="Reshape",
     )
 )
 
@@ -84,7 +83,6 @@ view = viewing(
             (x,),
             {"shape": shape_of("view", shape, x.array.size if isinstance(x, Variable) else x.size)},
         ),
-        onnx="Reshape",
     )
 )
 
@@ -115,7 +113,6 @@ permute = viewing(
         view=True,
         half="native",
         prepare=_permute_prepare,
-        onnx="Transpose",
     )
 )
 
@@ -132,7 +129,6 @@ transpose = viewing(
         view=True,
         half="native",
         prepare=_transpose_prepare,
-        onnx="Transpose",
     )
 )
 
@@ -191,7 +187,6 @@ expand = viewing(
         view=True,
         half="native",
         prepare=_expand_prepare,
-        onnx="Expand",
     )
 )
 
@@ -250,7 +245,6 @@ unsqueeze = viewing(
         view=True,
         half="native",
         prepare=_unsqueeze_prepare,
-        onnx="Unsqueeze",
     )
 )
 
@@ -269,7 +263,6 @@ squeeze = viewing(
         view=True,
         half="native",
         prepare=_squeeze_prepare,
-        onnx="Squeeze",
     )
 )
 
@@ -310,7 +303,6 @@ narrow = viewing(
         view=True,
         half="native",
         prepare=_narrow_prepare,
-        onnx="Slice",
     )
 )
 
@@ -362,7 +354,6 @@ split = Op(
     view=True,
     half="native",
     prepare=_split_prepare,
-    onnx="Split",
 )
 
 
@@ -431,7 +422,6 @@ cat = Op(
     half="native",
     prepare=_cat_prepare,
     hint="shapes must be equal but in the dimension that is joined",
-    onnx="Concat",
 )
 
 
@@ -588,7 +578,6 @@ tril = single(
         [lambda ops, g, diagonal: ops.tril(g, diagonal=diagonal)],
         half="native",
         prepare=_tri_prepare("tril"),
-        onnx="Trilu",
     )
 )
 triu = single(
@@ -598,7 +587,6 @@ triu = single(
         [lambda ops, g, diagonal: ops.triu(g, diagonal=diagonal)],
         half="native",
         prepare=_tri_prepare("triu"),
-        onnx="Trilu",
     )
 )
 
@@ -609,6 +597,5 @@ contiguous = Op(
     [lambda g: g],
     half="native",
     view=None,
-    onnx="Identity",
 )
-alias = viewing(Op("alias", lambda xp, x: x.view(), [lambda g: g], half="native", view=True, onnx="Identity"))
+alias = viewing(Op("alias", lambda xp, x: x.view(), [lambda g: g], half="native", view=True))

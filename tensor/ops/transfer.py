@@ -25,5 +25,4 @@ copy_to = Op(
     [lambda ops, g, device, source: ops.copy_to(g, device=source)],
     half="native",
     prepare=_prepare,
-    onnx="Identity",
 )
