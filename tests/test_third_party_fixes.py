@@ -326,3 +326,14 @@ def test_dropout_of_a_transform_follows_its_memory():
         )
 
     same(mixed, 1e-5)
+
+
+def test_bytes_are_masks():
+    for t in (torch, ringgrad):
+        x, mask = t.arange(3.0), t.tensor([1, 0, 2], dtype=t.uint8)
+        with pytest.warns(UserWarning, match="uint8"):
+            assert x[mask].tolist() == [0, 2]
+        with pytest.warns(UserWarning, match="uint8"):
+            assert t.where(mask, x + 1, -x).tolist() == [1, -1, 3]
+        with pytest.warns(UserWarning, match="uint8"):
+            assert t.eye(2)[:, mask[:2]].tolist() == [[1], [0]]

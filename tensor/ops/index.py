@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from .declare import axis_of, single, viewing
 from .faster import faster
 from .rows import row_major
 
+U8 = np.dtype("uint8")
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -28,6 +30,7 @@ def plain_index(index: Any) -> tuple[Any, bool]:
             array = item.array
             if category(array.dtype) > 1:
                 raise IndexError(f"[index] an index must be integer or bool, came {describe(item)}")
+            array = mask_of("index", array)
             if not array.ndim and array.dtype != BOOL:
                 read(item, "index")
                 item = int(array)
@@ -57,6 +60,14 @@ def plain_index(index: Any) -> tuple[Any, bool]:
     if basic and not any(item is Ellipsis for item in out):
         out.append(Ellipsis)  # without it NumPy copies a single element out instead of giving a 0-d view
     return tuple(out), basic
+
+
+def mask_of(name: str, array: Any) -> Any:
+    """uint8 was how PyTorch wrote masks, and it still takes them as such."""
+    if array.dtype != U8:
+        return array
+    warnings.warn(f"[{name}] a uint8 tensor is taken as a mask, as PyTorch does: use .bool()", stacklevel=4)
+    return array.astype(BOOL)
 
 
 def _slice(s: slice) -> slice:

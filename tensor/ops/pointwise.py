@@ -14,6 +14,7 @@ from ..dtypes import BOOL, F32, F64, I64, category, to_numpy
 from . import choose
 from .declare import binary, comparison, promoted, unary
 from .faster import faster
+from .index import mask_of
 from .rows import LARGE, blocks, bounded
 
 # ---- arithmetic
@@ -425,6 +426,8 @@ clone = unary("clone", lambda xp, x: x.copy(order="K"), lambda g: g)
 def _where_prepare(condition: Any, a: Any, b: Any) -> tuple[Any, dict[str, Any]]:
     cond = condition.array if isinstance(condition, Variable) else condition
     cond = cond if type(cond) in array_namespace else np.asarray(cond)
+    if cond.dtype != BOOL:
+        condition = cond = mask_of("where", cond)
     if cond.dtype != BOOL:
         raise RuntimeError(f"[where] the condition must be a bool tensor, came {cond.dtype.name}")
     if type(a) in array_namespace and type(b) in array_namespace and a.dtype == b.dtype:
