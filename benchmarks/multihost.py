@@ -155,7 +155,7 @@ def all_reduce(
     for size in QUICK if quick else SIZES:
         calls = max(2, min(200, (8 << 20) // size))
         seconds: dict[str, list[float]] = {column: [] for column in columns}
-        for _ in range(2 if quick or size >= 64 << 20 else 3):
+        for _ in range(2 if quick else 3):
             for column, job in columns.items():
                 seconds[column].append(running[job].ask("call", column, size, calls))
         rows.append(row(size, rate, {c: statistics.median(s) for c, s in seconds.items()}))

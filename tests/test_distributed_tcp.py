@@ -26,7 +26,7 @@ from ringgrad.distributed.call import Call
 from ringgrad.distributed.errors import CollectiveMismatch, CollectiveTimeout, DistributedError
 from ringgrad.distributed.group import Group
 from ringgrad.distributed.rendezvous import chosen_seal, join_tcp
-from ringgrad.distributed.transport import Incoming, Outgoing
+from ringgrad.distributed.transport import Incoming, Outgoing, handshake
 from ringgrad.distributed.transport.handshake import (
     Hello,
     Identity,
@@ -115,6 +115,18 @@ def test_both_sides_get_one_key_that_is_new_each_time() -> None:
     ours, theirs = greet(identity(), identity())
     assert ours.key == theirs.key and theirs.hello.rank == 1 and theirs.hello.channel == 42
     assert greet(identity(), identity())[0].key != ours.key
+
+
+@pytest.mark.parametrize(("dialer", "listener"), [(True, True), (True, False), (False, True), (False, False)])
+def test_gmac_is_taken_where_both_ends_have_it(
+    monkeypatch: pytest.MonkeyPatch, dialer: bool, listener: bool
+) -> None:
+    mine = threading.current_thread()
+    has = lambda: dialer if threading.current_thread() is mine else listener
+    monkeypatch.setattr(handshake, "gmac", lambda: object if has() else None)
+    for seal in ("mac", "crc"):
+        ours, theirs = greet(identity(seal=seal), identity(seal=seal))
+        assert ours.seal == theirs.seal == ("gmac" if dialer and listener and seal == "mac" else seal)
 
 
 def test_another_token_is_refused_on_both_sides() -> None:
@@ -325,10 +337,10 @@ class Wire:
 
     def __init__(self, seal: str, change: Callable[[bytearray], object]) -> None:
         self.ends = socket.socketpair()
-        self.seal, self.change = seal, change
-        session = Session(Hello(b"", 0, 0, 2, 0, 1, 1, 0, 0), b"key of the tests")
-        self.box = Inbox(self.ends[1], session, seal)
-        self.out = Outbox(self.ends[0], session, seal, 1)
+        self.change = change
+        session = Session(Hello(b"", 0, 0, 2, 0, 1, 1, 0, 0), b"key of the tests", seal)
+        self.box = Inbox(self.ends[1], session)
+        self.out = Outbox(self.ends[0], session, 1)
         self.members, self.transport = [0, 1], SimpleNamespace(rank=1)
 
     def inbox(self, member: int) -> Inbox:
@@ -361,6 +373,8 @@ def wire() -> Iterator[Callable[..., Wire]]:
     wires: list[Wire] = []
 
     def make(seal: str, change: Callable[[bytearray], object] = lambda stream: None) -> Wire:
+        if seal == "gmac":
+            pytest.importorskip("cryptography")
         wires.append(Wire(seal, change))
         return wires[-1]
 
@@ -369,7 +383,7 @@ def wire() -> Iterator[Callable[..., Wire]]:
         made.close()
 
 
-@pytest.mark.parametrize("seal", ["mac", "crc"])
+@pytest.mark.parametrize("seal", ["mac", "gmac", "crc"])
 def test_no_flipped_bit_passes(wire: Callable[..., Wire], seal: str) -> None:
     sent = np.arange(64, dtype=np.float32)
     length = 0
@@ -391,7 +405,7 @@ def test_no_flipped_bit_passes(wire: Callable[..., Wire], seal: str) -> None:
         broken.close()
 
 
-@pytest.mark.parametrize("seal", ["mac", "crc"])
+@pytest.mark.parametrize("seal", ["mac", "gmac", "crc"])
 def test_a_message_said_twice_does_not_pass(wire: Callable[..., Wire], seal: str) -> None:
     twice = wire(seal, lambda stream: stream.extend(bytes(stream)))
     sent = np.ones(8, np.float32)
@@ -426,7 +440,7 @@ def test_a_broken_head_is_refused(wire: Callable[..., Wire], at: int) -> None:
 
 def links() -> tuple[Link, Link, list[socket.socket]]:
     left, right = socket.socketpair()
-    session = Session(Hello(b"", 0, 0, 2, 0, 1, 0, 0, 0), b"key of the tests")
+    session = Session(Hello(b"", 0, 0, 2, 0, 1, 0, 0, 0), b"key of the tests", "mac")
     return Link(left, session, True, 1000), Link(right, session, False, 1000), [left, right]
 
 

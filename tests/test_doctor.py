@@ -76,6 +76,11 @@ def test_an_address_that_other_hosts_do_not_reach(monkeypatch: pytest.MonkeyPatc
     assert "RINGGRAD_TOKEN is not set" in only(checks.network(here, "10.0.0.1", "eth0"), "wrong")
 
 
+def test_a_slow_guard_of_messages() -> None:
+    assert "HMAC-SHA-256" in only(checks.seals("", "not installed"), "slow")
+    assert not checks.seals("", "46.0.0") and not checks.seals("crc", "not installed")
+
+
 def test_the_interface_of_an_address_is_found() -> None:
     assert checks.interface_of("127.0.0.1") == "lo"
     assert checks.address_of("no-such-host.invalid") is None

@@ -7,6 +7,7 @@ looked at before that. The same exchange yields the key of the connection's fram
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import os
@@ -14,7 +15,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...tensor.crc import crc32
 from ..errors import DistributedError
@@ -22,9 +23,10 @@ from ..errors import DistributedError
 CONTROL, DATA = 0, 1
 TIMEOUT = 2.0  # s that a stranger may take: connections that say nothing are dropped soon
 PROOF_BYTES = 32
-_MAGIC = b"rgtcp-01"
+_MAGIC = b"rgtcp-02"
 _HELLO = struct.Struct("<8s16sQIIIIBBQ")
-_SEALS = {"none": 0, "crc": 4, "mac": 16}  # bytes of a frame's tag
+_SEALS = {"none": 0, "crc": 4, "mac": 16, "gmac": 16}  # bytes of a frame's tag
+_GMAC_TOO = 1  # added to what a hello says of "mac": GMAC can be taken where both ends say so
 
 
 class Refused(DistributedError):
@@ -63,10 +65,11 @@ class Hello(NamedTuple):
 
 
 class Session(NamedTuple):
-    """An authenticated connection: the peer's hello, and the key of its frames."""
+    """An authenticated connection: the peer's hello, the key of its frames, and how they are sealed."""
 
     hello: Hello
     key: bytes
+    seal: str
 
 
 def derive_key(token: str) -> bytes:
@@ -90,7 +93,7 @@ def dial(
         )
     _check(who, hello, target, sock.getpeername())
     sock.sendall(_proof(who.key, b"dialer", mine, theirs))
-    return Session(hello, hmac.digest(who.key, b"session" + mine + theirs, "sha256"))
+    return _session(who, hello, mine + theirs)
 
 
 def answer(sock: socket.socket, who: Identity, rank: int) -> Session:
@@ -106,7 +109,14 @@ def answer(sock: socket.socket, who: Identity, rank: int) -> Session:
     if hello.target != rank or hello.rank >= who.world or hello.rank == rank:
         raise Refused(f"[tcp] rank {hello.rank} asked for rank {hello.target}, and this is rank {rank}")
     _check(who, hello, hello.rank, sock.getpeername())
-    return Session(hello, hmac.digest(who.key, b"session" + theirs + mine, "sha256"))
+    return _session(who, hello, theirs + mine)
+
+
+def _session(who: Identity, hello: Hello, greetings: bytes) -> Session:
+    """The proofs cover both greetings: nobody between can talk the two ends out of GMAC."""
+    both = gmac() is not None and hello.seal == _offer("mac")
+    seal = "gmac" if who.seal == "mac" and both else who.seal
+    return Session(hello, hmac.digest(who.key, b"session" + greetings, "sha256"), seal)
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
@@ -125,12 +135,28 @@ def tag_bytes(seal: str) -> int:
     return _SEALS[seal]
 
 
+@functools.cache
+def gmac() -> Any:
+    """The class of ciphers that makes GMAC's tags, of the package cryptography; None where that is not installed."""
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError:
+        return None
+    return AESGCM
+
+
 def sealer(seal: str, key: bytes) -> Callable[[int, bytes | memoryview], bytes]:
-    """The function (number of the frame, its bytes) -> tag. With "mac" nobody without the key can make one."""
+    """The function (number of the frame, its bytes) -> tag. With "mac" and "gmac" nobody without the key can make one.
+
+    "gmac" (NIST SP 800-38D) must not see a number twice with one key: keys are of one connection and direction.
+    """
     if seal == "none":
         return lambda number, data: b""
     if seal == "crc":
         return lambda number, data: crc32(data, number & 0xFFFFFFFF).to_bytes(4, "little")
+    if seal == "gmac":
+        cipher = gmac()(hmac.digest(key, b"gmac", "sha256"))
+        return lambda number, data: cipher.encrypt(number.to_bytes(12, "little"), b"", data)
     base = hmac.new(key, digestmod=hashlib.sha256)
 
     def tag(number: int, data: bytes | memoryview) -> bytes:
@@ -143,10 +169,14 @@ def sealer(seal: str, key: bytes) -> Callable[[int, bytes | memoryview], bytes]:
 
 
 def _hello(who: Identity, rank: int, target: int, purpose: int, channel: int) -> Hello:
-    seal = _SEALS[who.seal]
+    seal = _offer(who.seal)
     return Hello(
         os.urandom(16), who.job, who.generation, who.world, rank, target, purpose, seal, channel & (2**64 - 1)
     )
+
+
+def _offer(seal: str) -> int:
+    return _SEALS[seal] + (_GMAC_TOO if seal == "mac" and gmac() is not None else 0)
 
 
 def _parse(data: bytes, address: object) -> Hello:
@@ -165,7 +195,7 @@ def _proof(key: bytes, role: bytes, first: bytes, second: bytes) -> bytes:
 
 def _check(who: Identity, hello: Hello, expected_rank: int, address: object) -> None:
     ours = (who.job, who.generation, who.world, _SEALS[who.seal])
-    theirs = (hello.job, hello.generation, hello.world, hello.seal)
+    theirs = (hello.job, hello.generation, hello.world, min(hello.seal, _SEALS["mac"]))
     if theirs == ours and hello.rank == expected_rank:
         return
     # A listener of an earlier group is on its way out: its dialers try again.

@@ -122,7 +122,7 @@ class TcpTransport(Transport):
         except OSError as error:
             raise self.lost(member, call, error) from None
         _set_options(sock, self.silence)
-        return Outbox(sock, session, self.seal, member)
+        return Outbox(sock, session, member)
 
     # Failures.
 
@@ -363,7 +363,7 @@ class TcpTransport(Transport):
                 key = (hello.channel, hello.rank)
                 if key in self.inboxes:
                     return False
-                self.inboxes[key] = Inbox(sock, session, self.seal)
+                self.inboxes[key] = Inbox(sock, session)
                 for channel in self._channels:
                     channel.wake()
                 return True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Of payload in one frame: whole elements of any dtype. The first piece's tag delays it and the last one's what
 # follows, so pieces are the smaller the dearer the tag.
-PIECE_BYTES = {"mac": 64 * 1024, "crc": 256 * 1024, "none": 256 * 1024}
+PIECE_BYTES = {"mac": 64 * 1024, "gmac": 256 * 1024, "crc": 256 * 1024, "none": 256 * 1024}
 SPIN = 50e-6  # s of polling before sleeping
 NAP = 0.25  # s of sleep between looks at the peers' health
 _HEAD = struct.Struct("<4sIQ")  # magic, length of the call's header, bytes of the message
@@ -40,11 +40,11 @@ _BUFFER_BYTES = 16 * 1024  # read ahead: small messages come whole with one syst
 class Outbox:
     """The sending end of a connection."""
 
-    def __init__(self, sock: socket.socket, session: Session, seal: str, member: int) -> None:
+    def __init__(self, sock: socket.socket, session: Session, member: int) -> None:
         sock.setblocking(False)
         self.socket, self.member, self.sent = sock, member, 0
-        self.piece_bytes = PIECE_BYTES[seal]
-        self._seal = sealer(seal, session.key)
+        self.piece_bytes = PIECE_BYTES[session.seal]
+        self._seal = sealer(session.seal, session.key)
 
     def tag(self, data: bytes | memoryview) -> bytes:
         tag = self._seal(self.sent, data)
@@ -55,13 +55,13 @@ class Outbox:
 class Inbox:
     """The receiving end, with what has been read ahead."""
 
-    def __init__(self, sock: socket.socket, session: Session, seal: str) -> None:
+    def __init__(self, sock: socket.socket, session: Session) -> None:
         sock.setblocking(False)
         self.socket, self.member, self.received = sock, session.hello.rank, 0
-        self.tag_bytes, self.piece_bytes = tag_bytes(seal), PIECE_BYTES[seal]
+        self.tag_bytes, self.piece_bytes = tag_bytes(session.seal), PIECE_BYTES[session.seal]
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.start = self.stop = 0
-        self._seal = sealer(seal, session.key)
+        self._seal = sealer(session.seal, session.key)
         self._piece: np.ndarray | None = None
 
     def piece(self) -> np.ndarray:
