@@ -1,4 +1,4 @@
-"""For all tests: what they measure stays out of the user's cache; jobs of ringrun whose leftovers are looked for."""
+"""For all tests: a cache of their own, drawn examples that do not depend on chance or time, jobs of ringrun."""
 
 import os
 import shutil
@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from ringrun_job import Launcher
+
+settings.register_profile(
+    "the same everywhere",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("the same everywhere")
 
 
 @pytest.fixture(scope="session", autouse=True)

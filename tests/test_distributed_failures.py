@@ -502,6 +502,8 @@ def test_an_mpirun_of_another_mpi_is_found(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environ
     )
     assert done.returncode == 1
+    if "cannot open shared object" in done.stderr:
+        pytest.skip("mpi4py finds no MPI library")
     assert "Open MPI's mpirun started 2 workers, but the MPI library that mpi4py loaded (" in done.stderr
     assert "sees 1: launcher and library must be of one MPI" in done.stderr
 

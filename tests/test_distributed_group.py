@@ -76,7 +76,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(world=st.integers(1, 8), steps=st.lists(STEPS, min_size=1, max_size=10))
 def test_any_sequence_of_collectives_is_right(world: int, steps: list[Step]) -> None:
     run_threads(world, lambda transport: run_sequence(Group(transport, timeout=60), steps))

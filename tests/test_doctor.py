@@ -145,6 +145,8 @@ def test_an_mpirun_of_another_mpi_fails_with_advice() -> None:
         names = tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))
     done = doctor(sys.executable, **dict(zip(names, ("0", "2", "0", "2"))))
     assert done.returncode == 1
+    if "cannot open shared object" in done.stdout:
+        pytest.skip("mpi4py finds no MPI library")
     assert (
         f"is {other}'s, and mpi4py has loaded {loaded}" in done.stdout and "do: use the mpirun" in done.stdout
     )

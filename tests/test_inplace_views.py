@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ringgrad as rg
@@ -441,7 +441,7 @@ def play(m: Any, program: list[tuple[str, int, int, int]]) -> list[np.ndarray[An
 
 
 @pytest.mark.parity
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=150)
 @given(st.lists(step, min_size=2, max_size=9))
 def test_random_programs_are_pytorchs(program: list[tuple[str, int, int, int]]) -> None:
     if torch is None:

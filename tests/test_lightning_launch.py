@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -172,7 +173,9 @@ def slurm(folder: Path, code: int) -> dict[str, str]:
     """An environment in which `scontrol` notes what it is asked, and exits with `code`."""
     tool = folder / "bin" / "scontrol"
     tool.parent.mkdir()
-    tool.write_text(f"#!/bin/sh\necho \"$@\" >> {folder}/asked\necho 'no such job' >&2\nexit {code}\n")
+    tool.write_text(
+        f"#!/bin/sh\necho \"$@\" >> {shlex.quote(str(folder / 'asked'))}\necho 'no such job' >&2\nexit {code}\n"
+    )
     tool.chmod(0o755)
     return {"PATH": f"{tool.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train"}
 

@@ -66,7 +66,7 @@ def run(t: Any, shape: tuple[int, ...], chain: Any, write: str | None) -> list[A
     return [*found, base.detach().tolist(), leaf.grad.tolist()]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.sampled_from([(3, 4), (2, 3, 4), (7,), (4, 4)]), steps, st.sampled_from([None, *sorted(WRITES)]))
 def test_views_and_writes_through_them_are_pytorchs(shape: Any, chain: Any, write: Any) -> None:
     try:
