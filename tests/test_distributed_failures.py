@@ -21,12 +21,12 @@ from ringgrad.distributed.transport.local import LocalTransport, run_threads
 Body = Callable[[Group], None]
 
 
-def errors_of(world: int, body: Body, timeout: float = 20) -> list[DistributedError]:
+def errors_of(world: int, body: Body) -> list[DistributedError]:
     """What each rank raised."""
 
     def rank(transport: LocalTransport) -> DistributedError:
         with pytest.raises(DistributedError) as caught:
-            body(Group(transport, timeout=timeout))
+            body(Group(transport, timeout=60))
         return caught.value
 
     return run_threads(world, rank)  # type: ignore[return-value]
@@ -124,12 +124,13 @@ def test_all_to_all_with_splits_that_do_not_fit() -> None:
 def test_who_stays_away_is_named_after_the_timeout() -> None:
     def body(group: Group) -> None:
         if group.rank == 0:
+            group.timeout = 0.3
             group.all_reduce(ones(4))
         else:
-            # Alive, and waiting for something else.
+            # Alive, and waiting for something else; its own time is not up before that of rank 0.
             group.recv(ones(1), 0)
 
-    first = errors_of(2, body, timeout=0.3)[0]
+    first = errors_of(2, body)[0]
     assert type(first) is CollectiveTimeout
     assert "rank 1 did not take part in time in all_reduce sum float32[4], called at " in str(first)
 
