@@ -230,6 +230,18 @@ def test_the_gradient_of_a_choice_is_0_even_beside_infinity() -> None:
             np.testing.assert_allclose(ours.grad.numpy()[:2], theirs.grad.numpy()[:2], err_msg=name)
 
 
+def test_activations_have_the_plain_bodies_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(9).standard_normal(70_000).astype(np.float32) * 4
+    x[:5] = [0, -0.0, np.inf, -np.inf, np.nan]
+    ops = rg.nn.functional
+    calls: list[Any] = [ops.leaky_relu, ops.hardswish, ops.relu6, ops.relu]
+    calls += [lambda t: ops.smooth_l1_loss(t, rg.zeros_like(t), reduction="none", beta=0.7)]
+    fast = [call(rg.tensor(x)).numpy() for call in calls]
+    monkeypatch.setattr(door, "_bodies", {})
+    for got, call in zip(fast, calls):
+        np.testing.assert_array_equal(got, call(rg.tensor(x)).numpy())
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_casts_to_16_bits_are_pytorchs(dtype: str) -> None:
     torch = pytest.importorskip("torch")

@@ -56,6 +56,11 @@ def in_pieces(xp: Any, body: Callable[..., None], buffers: int, *arrays: Any) ->
     return y
 
 
+def by_loop(name: str, xp: Any, x: Any, number: float) -> Any:
+    """What a compiled loop makes of a large array and a number; None where there is none."""
+    return faster(name, xp, x, number) if x.size >= LARGE else None
+
+
 # ---- relu and its kind
 
 
@@ -119,10 +124,15 @@ def _hardswish_piece(y: Any, x: Any, xp: Any) -> None:
     y *= x
 
 
+def _hardswish(xp: Any, x: Any) -> Any:
+    made = by_loop("hardswish", xp, x, 1 / 6)
+    return in_pieces(xp, lambda y, x: _hardswish_piece(y, x, xp), 0, x) if made is None else made
+
+
 hardswish = single(
     Op(
         "hardswish",
-        lambda xp, x: in_pieces(xp, lambda y, x: _hardswish_piece(y, x, xp), 0, x),
+        _hardswish,
         [lambda ops, g, x: g * ops.hardsigmoid(x) + ops.between_backward(g * x, x, low=-3.0, high=3.0) / 6],
         prepare=_floating_only("hardswish"),
     )
@@ -130,6 +140,8 @@ hardswish = single(
 
 
 def _leaky(xp: Any, x: Any, *, negative_slope: float) -> Any:
+    if 0 <= negative_slope <= 1 and (made := by_loop("leaky_relu", xp, x, negative_slope)) is not None:
+        return made
     return (
         xp.maximum(x, x * negative_slope)
         if 0 <= negative_slope <= 1
@@ -411,7 +423,7 @@ def softmax_rows(xp: Any, x: Any, out: Any) -> None:
     if x.size <= 1024:  # the plain way has fewer calls
         xp.subtract(x, x.max(1, keepdims=True), out=out)
         xp.exp(out, out=out)
-        out /= out.sum(1, keepdims=True)
+        out /= row_sum(xp, out)[:, None]
         return
     if faster("softmax_rows", xp, x, out) is not None:
         return
@@ -425,7 +437,7 @@ def softmax_rows(xp: Any, x: Any, out: Any) -> None:
 def _log_softmax_rows(xp: Any, x: Any, out: Any) -> None:
     if x.size <= 1024:
         xp.subtract(x, x.max(1, keepdims=True), out=out)
-        out -= xp.log(xp.exp(out).sum(1, keepdims=True))
+        out -= xp.log(row_sum(xp, xp.exp(out)))[:, None]
         return
     for part in blocks(*x.shape):
         y = out[part]

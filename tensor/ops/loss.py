@@ -10,7 +10,7 @@ import numpy as np
 from ...autograd.engine import Variable, wrap
 from ...autograd.op import Op, describe
 from ..dtypes import I64, category
-from .activation import in_pieces
+from .activation import by_loop, in_pieces
 from .declare import unary
 from .rows import back, bounded, last, row_max, row_starts, row_sum
 
@@ -295,7 +295,8 @@ def _huber_piece(y: Any, x: Any, t: Any, xp: Any, delta: float) -> None:
 
 
 def _huber(xp: Any, x: Any, *, delta: float) -> Any:
-    return in_pieces(xp, lambda y, x, t: _huber_piece(y, x, t, xp, delta), 1, x)
+    made = by_loop("huber", xp, x, delta)
+    return in_pieces(xp, lambda y, x, t: _huber_piece(y, x, t, xp, delta), 1, x) if made is None else made
 
 
 huber = Op("huber", _huber, [lambda ops, g, x, delta: g * ops.clamp(x, -delta, delta)])

@@ -114,10 +114,25 @@ def bounded(x: Any, low: float, high: float, out: Any) -> Any:
     """Into `out`: x in [low, high]."""
     if x.dtype != F32 or x.size < LARGE or not (x.flags.c_contiguous and out.flags.c_contiguous):
         return None
-    if (found := _worth(x.size * 2e-10)) is None:
+    if (found := _worth(x.size * 4e-10)) is None:
         return None
     found.bounded(x.reshape(-1), np.float32(low), np.float32(high), out.reshape(-1))
     return out
+
+
+def _mapped(name: str, seconds: float) -> Callable[..., Any]:
+    """Of each float32 and one number: a new array. seconds: what the plain body takes for an element."""
+
+    def body(x: Any, number: float) -> Any:
+        if x.dtype != F32 or x.size < LARGE or not x.flags.c_contiguous:
+            return None
+        if (found := _worth(x.size * seconds)) is None:
+            return None
+        out = np.empty(x.shape, F32)
+        getattr(found, name)(x.reshape(-1), np.float32(number), out.reshape(-1))
+        return out
+
+    return body
 
 
 def rows_add(out: Any, rows: Any, values: Any) -> Any:
@@ -226,6 +241,9 @@ BODIES: dict[str, Callable[..., Any]] = {
     "take_along": take_along,
     "select": select,
     "bounded": bounded,
+    "leaky_relu": _mapped("leaky_relu", 3e-10),
+    "huber": _mapped("huber", 1e-9),
+    "hardswish": _mapped("hardswish", 7e-10),
     "rows_add": rows_add,
     "narrowed": narrowed,
     "gamma_loop": gamma_loop,

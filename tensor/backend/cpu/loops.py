@@ -126,6 +126,32 @@ def bounded(x: Any, low: Any, high: Any, out: Any) -> None:
 
 
 @exact
+def leaky_relu(x: Any, slope: Any, out: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        w = v * slope
+        out[i] = w if v < w else v
+
+
+@exact
+def huber(x: Any, delta: Any, out: Any) -> None:
+    """m (|x| - m / 2) with m = min(|x|, delta)."""
+    for i in range(x.size):
+        a = abs(x[i])
+        m = delta if a > delta else a
+        out[i] = m * (a - HALF * m)
+
+
+@exact
+def hardswish(x: Any, sixth: Any, out: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        w = v * sixth + HALF
+        w = ZERO if w < ZERO else w
+        out[i] = v * (ONE if w > ONE else w)
+
+
+@exact
 def rows_add(out: Any, rows: Any, values: Any) -> None:
     """out[rows[i]] += values[i], one after the other."""
     for i in range(rows.size):
