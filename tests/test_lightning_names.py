@@ -221,3 +221,22 @@ def test_norms_take_what_autocast_gives_them(norm: str, dtype: str) -> None:
         outs.append(layer.weight.grad.numpy())
     np.testing.assert_allclose(outs[0], outs[2], rtol=1e-2, atol=1e-2)
     np.testing.assert_allclose(outs[1], outs[3], rtol=2e-2, atol=2e-2)
+
+
+def test_the_demo_language_model_trains_on_any_text(tmp_path: Path) -> None:
+    from ringgrad.lightning.demos import LightningTransformer, WikiText2
+
+    (tmp_path / "wikitext-2.txt").write_text("the cat sat\non the mat\n" * 6)
+    data = WikiText2(tmp_path, block_size=4)
+    words, following = data[1]
+    assert len(data) == 11 and data.vocab_size == 6 and (words[1:] == following[:-1]).all()
+    model = LightningTransformer(data.vocab_size, nlayers=1)
+    L.Trainer(fast_dev_run=True, enable_progress_bar=False).fit(model, DataLoader(data, 3))
+    scores = model.eval()(words[None], following[None])
+    assert scores.shape == (4, 6) and scores.exp().sum(-1).detach().numpy() == pytest.approx(
+        np.ones(4), rel=1e-5
+    )
+    other = model(words[None], rg.cat([following[:2], following[:2]])[None])
+    assert (other[:2] == scores[:2]).all()  # a word sees none of the words after it
+    with pytest.raises(FileNotFoundError, match="there must be a file"):
+        WikiText2(tmp_path / "nowhere", download=False)
