@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 from free_port import free_port
 from tcp_worker import TOKEN, join
+from test_distributed_failures import JOIN as SHM_JOIN
 from test_distributed_failures import Job
 from test_distributed_group import JobBehaviour, run_workers
 
@@ -557,6 +560,31 @@ def test_a_stopped_rank_is_silent_and_named(job: Callable[..., Job], victim: int
     texts = [running.ends(r)[1] for r in range(len(running.workers)) if r != victim]
     assert all("PeerFailure: [distributed] rank" in text for text in texts), texts
     assert any(f"rank {victim} has shown no sign of life for" in text for text in texts), texts
+
+
+@pytest.mark.parametrize("kind", ["shm", "tcp"])
+def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path, kind: str) -> None:
+    """As by Ctrl-Z, or with its machine: longer than the silence allowed of one rank."""
+    begin = SHM_JOIN
+    if kind == "tcp":
+        begin = JOIN.replace("PORT", str(free_port())).replace("LAYOUT", "''").replace("SILENCE", "2.0")
+    script = """
+        print("ready", flush=True)
+        while True:
+            group.barrier()
+            time.sleep(0.01)
+        """
+    running = Job(tmp_path, 3, script, begin)
+    try:
+        for rank in range(3):
+            running.says(rank)
+        for signum, seconds in ((signal.SIGSTOP, 3.0), (signal.SIGCONT, 0.3)):
+            for worker in running.workers:
+                os.kill(worker.pid, signum)
+            time.sleep(seconds)
+        assert [worker.poll() for worker in running.workers] == [None] * 3, running.ends(0)
+    finally:
+        running.close()
 
 
 def test_the_error_of_a_raising_rank_reaches_all(job: Callable[..., Job]) -> None:

@@ -273,6 +273,11 @@ class TcpTransport(Transport):
                         del known[fd]
             now = time.monotonic()
             if now - sent_at >= self._beat_every:
+                if (
+                    now - sent_at > self.silence / 2
+                ):  # we were stopped ourselves, and the others with us perhaps
+                    for link in known.values():
+                        link.heard = now
                 sent_at = now
                 self._show_life(now, known)
         # News that has reached us goes to the others before we do.
