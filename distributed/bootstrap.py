@@ -126,7 +126,8 @@ def _wish(backend: str | None) -> str | None:
         return None
     if wish is not None and wish not in TRANSPORTS:
         raise ValueError(
-            f"[init_process_group] backend must be one of {', '.join(TRANSPORTS)} or None, got {wish!r}"
+            f"[init_process_group] backend must be one of {', '.join(TRANSPORTS)} or None (PyTorch's names, as gloo "
+            f"and nccl, mean None), got {wish!r}"
         )
     return wish
 
@@ -250,6 +251,11 @@ def _wrong_library(here: Environment, size: int, version: str) -> str:
     mend = (
         "Use the mpirun that stands beside this python, or set MPI4PY_LIBMPI to the launcher's own libmpi.so."
     )
+    if here.launcher not in ("mpi", "slurm"):
+        return (
+            f"{_WHO}the mpi transport needs workers that mpirun or srun started, got {here.world_size} that "
+            "found their places otherwise: MPI sees each of them alone. Start them with mpirun, or leave backend out"
+        )
     if here.launcher == "slurm":
         launcher = "srun"
         mend = "Use a PMI that this MPI speaks (srun --mpi=list), or set MPI4PY_LIBMPI to the cluster's libmpi.so."

@@ -270,6 +270,8 @@ def peer_of(group: Group, rank: int | None, group_rank: int | None, who: str) ->
         raise ValueError(
             f"[{who}] one of the global rank and the group rank must be given, got {rank} and {group_rank}"
         )
+    if rank is not None and rank not in group.members:
+        raise ValueError(f"[{who}] the other rank must be one of the group's, {group.members}, got {rank}")
     return group_rank if group_rank is not None else get_group_rank(group, rank)  # type: ignore[arg-type]
 
 

@@ -196,7 +196,9 @@ def test_only_tensors_and_arrays_are_taken(alone: pytest.MonkeyPatch) -> None:
         with pytest.raises(ValueError, match="a list of at least one P2POp, got "):
             dist.batch_isend_irecv([])
         dist.monitored_barrier()
-        with pytest.raises(ValueError, match="rank must be one of"):
+        with pytest.raises(
+            ValueError, match=r"\[broadcast\] the other rank must be one of the group's, \[0\], got 5"
+        ):
             dist.broadcast(np.ones(1), src=5)
     finally:
         dist.destroy_process_group()
