@@ -418,3 +418,11 @@ def test_large_arrays_go_the_fast_ways_to_the_same_numbers(shape: tuple[int, ...
         np.testing.assert_allclose(
             got.detach().numpy(), want.detach().numpy(), rtol=2e-5, atol=1e-5, err_msg=f"call {i}"
         )
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_the_sign_of_nan_is_zero(size: int) -> None:
+    x = ringgrad.full((size,), float("nan"))
+    x[0] = -2
+    for found in (ringgrad.sign(x), ringgrad.sgn(x), x.clone().sign_(), ringgrad.sign(x.half())):
+        assert found[0] == -1 and not found[1:].any()

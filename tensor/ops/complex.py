@@ -13,7 +13,7 @@ from ...autograd.engine import Variable
 from ...autograd.op import Op, describe
 from ..dtypes import category
 from .declare import unary
-from .pointwise import _zero
+from .pointwise import _zero, real_sign
 
 Prepared = tuple[tuple[Any, ...], dict[str, Any]]
 Array = Any
@@ -132,7 +132,7 @@ angle = unary("angle", _angle, _angle_rule, floating=True)
 
 def _sgn(xp: Any, x: Array) -> Array:
     if category(x.dtype) != 3:
-        return xp.sign(x) if x.dtype != bool else x.copy()
+        return real_sign(xp, x)
     size = xp.abs(x)
     return xp.where(size == 0, x * 0, x / xp.where(size == 0, 1, size))
 

@@ -159,17 +159,18 @@ atan2 = binary(
 # ---- functions of one tensor
 
 
-def _sign(xp: Any, x: Any) -> Any:
+def real_sign(xp: Any, x: Any) -> Any:
+    """0 for NaN, as PyTorch has it."""
     if x.dtype == BOOL:
         return x.copy()
-    if xp is not np or x.dtype.kind != "f" or x.size < 4096:
+    if x.dtype.kind != "f":
         return xp.sign(x)
     return ((x > 0).view(np.int8) - (x < 0).view(np.int8)).astype(x.dtype)
 
 
 neg = unary("neg", lambda xp, x: -x, lambda g: -g, hint="bool tensors cannot be negated: use ~")
 abs = unary("abs", lambda xp, x: xp.abs(x), lambda ops, g, x: g * ops.sign(x))
-sign = unary("sign", _sign, lambda g: g * 0)
+sign = unary("sign", real_sign, lambda g: g * 0)
 square = unary(
     "square", lambda xp, x: x.astype(I64) if x.dtype == BOOL else x * x, lambda g, x: g * x * 2, analytic=True
 )
