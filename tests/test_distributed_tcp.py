@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from free_port import free_port
 from tcp_worker import TOKEN, join
-from test_distributed_failures import JOIN as SHM_JOIN
 from test_distributed_failures import Job
 from test_distributed_group import JobBehaviour, run_workers
 
@@ -562,12 +561,9 @@ def test_a_stopped_rank_is_silent_and_named(job: Callable[..., Job], victim: int
     assert any(f"rank {victim} has shown no sign of life for" in text for text in texts), texts
 
 
-@pytest.mark.parametrize("kind", ["shm", "tcp"])
-def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path, kind: str) -> None:
+def test_a_job_that_is_stopped_as_a_whole_goes_on(tmp_path: Path) -> None:
     """As by Ctrl-Z, or with its machine: longer than the silence allowed of one rank."""
-    begin = SHM_JOIN
-    if kind == "tcp":
-        begin = JOIN.replace("PORT", str(free_port())).replace("LAYOUT", "''").replace("SILENCE", "2.0")
+    begin = JOIN.replace("PORT", str(free_port())).replace("LAYOUT", "''").replace("SILENCE", "2.0")
     script = """
         print("ready", flush=True)
         while True:
