@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ringrun_job import hear
+
 ENDS = 110  # s; only a hang reaches it
 
 
@@ -23,7 +25,9 @@ def environment(**env: str) -> dict[str, str]:
 
 
 def start(command: Sequence[object], folder: Path | None = None, **env: str) -> subprocess.Popen[str]:
-    """In a session of its own, so that a Ctrl-C of the test reaches it alone, as a terminal's would."""
+    """In a session of its own, so that a Ctrl-C of the test reaches it alone, as a terminal's would; heard also where
+    pytest runs in a shell's background, which ignores it.
+    """
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -32,6 +36,7 @@ def start(command: Sequence[object], folder: Path | None = None, **env: str) -> 
         cwd=folder,
         env=environment(**env),
         start_new_session=True,
+        preexec_fn=hear,
     )
 
 

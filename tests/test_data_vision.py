@@ -14,6 +14,7 @@ import ringgrad as rg
 from ringgrad.data import DataLoader
 from ringgrad.data.transforms import ToTensor
 from ringgrad.data.vision import CIFAR10, CIFAR100, MNIST, Digits, FashionMNIST, read_idx
+from ringgrad.lightning.demos import MNISTDataModule
 
 RNG = np.random.default_rng(3)
 IMAGES, LABELS = RNG.integers(0, 256, (5, 28, 28), np.uint8), np.array([3, 1, 4, 1, 5], np.uint8)
@@ -199,3 +200,23 @@ def test_digits() -> None:
     image, target = both[0]
     assert image.shape == (8, 8) and image.dtype == np.uint8 and target == 0 and both.data.max() == 255
     np.testing.assert_array_equal(test.data, both.data[4::5])
+
+
+def test_lightnings_mnist_module_splits_and_normalises(tmp_path: Path) -> None:
+    for part in ("train", "t10k"):
+        write_mnist(tmp_path / "MNIST/raw", part)
+    module = MNISTDataModule(str(tmp_path), val_split=2, normalize=True, batch_size=2)
+    module.prepare_data()
+    module.setup("fit")
+    (images, labels), *rest = module.train_dataloader()
+    assert (
+        images.shape == (2, 1, 28, 28) and images.dtype == rg.float32 and not rest
+    )  # 3 images: one is left out
+    kept = sorted(module.dataset_train.indices) + sorted(module.dataset_val.indices)
+    assert sorted(kept) == list(range(5)) and len(module.dataset_val) == 2
+    assert set(labels.tolist()) <= set(LABELS.tolist())
+    assert any(
+        np.allclose(images[0, 0].numpy(), (IMAGES[i] / 255 - 0.1307) / 0.3081, atol=1e-5)
+        for i in module.dataset_train.indices
+    )
+    assert len(module.test_dataloader()) == 2

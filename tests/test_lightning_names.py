@@ -114,6 +114,13 @@ def test_the_simple_profiler_counts_what_ran(tmp_path: Path, capsys: pytest.Capt
         trainer(tmp_path, profiler="slow")
 
 
+def test_a_profiler_leaves_steps_that_a_module_made_itself(tmp_path: Path) -> None:
+    model = BoringModel()
+    model.training_step = own = model.training_step  # as scripts do that choose among several
+    trainer(tmp_path, profiler="simple").fit(model)
+    assert model.training_step is own
+
+
 def test_other_profilers_write_files(tmp_path: Path) -> None:
     for profiler, said in (
         (AdvancedProfiler(tmp_path, "python"), "run_epoch"),

@@ -20,3 +20,8 @@ def __getattr__(name: str) -> Any:
         if name.lower().startswith(start) and name not in FAMILIES.values():
             return getattr(import_module(f"{__name__}.{file}"), name)
     raise AttributeError(name)
+
+
+def get_model(name: str, weights: Any = None, **options: Any) -> Any:
+    """Without the weights, which would be downloaded."""
+    return __getattr__(name)(**options)

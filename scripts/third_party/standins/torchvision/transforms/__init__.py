@@ -21,7 +21,7 @@ class Compose:
 class ToTensor:
     def __call__(self, picture: Any) -> Any:
         return (
-            torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+            torch.from_numpy(np.ascontiguousarray(np.atleast_3d(picture).transpose(2, 0, 1)))
             .to(torch.get_default_dtype())
             .div(255)
         )
