@@ -12,18 +12,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import multihost_worker
 import numpy as np
 import pytest
-
-from ringgrad.distributed.transport import slurm_pmi
-
-sys.path.insert(0, str(Path(__file__).parent))
-import test_multihost
+from group_cases import CASES
 from slurm_cluster import Cluster
-from test_distributed_group import CASES, read_results
+from test_distributed_group import read_results
 from two_hosts import HOSTS, Network
 
-sys.path.pop(0)
+from ringgrad.distributed.transport import slurm_pmi
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -54,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def srun(cluster: Cluster, mpi: str, mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
     # UCX, below MPICH, finds the hosts' own devices in a /sys of theirs.
     own_sys = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs sysfs /sys; exec "$@"', "-")
-    worker = (*own_sys, sys.executable, test_multihost.__file__, mode, str(folder))
+    worker = (*own_sys, sys.executable, multihost_worker.__file__, mode, str(folder))
     return cluster.run(
         "srun",
         "--kill-on-bad-exit=1",
@@ -100,7 +97,7 @@ def test_srun_serves_mpi_by_its_pmi(cluster: Cluster, tmp_path: Path) -> None:
     assert done.returncode == 0 and "shm+mpi" in done.stdout, done.stdout + done.stderr
     parameters = [np.load(tmp_path / f"rank{rank}.npy") for rank in range(HOSTS * RANKS)]
     assert all((p == parameters[0]).all() for p in parameters[1:])
-    assert np.abs(test_multihost.train(0, 1) - parameters[0]).max() < 1e-5
+    assert np.abs(multihost_worker.train(0, 1) - parameters[0]).max() < 1e-5
 
 
 def test_no_value_of_the_pmi_is_cut(cluster: Cluster, tmp_path: Path) -> None:
@@ -113,7 +110,7 @@ def test_no_value_of_the_pmi_is_cut(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_pmi_of_another_mpi_is_told_and_tcp_taken(cluster: Cluster, tmp_path: Path) -> None:
     pytest.importorskip("mpi4py")
-    worker = (sys.executable, test_multihost.__file__, "train", str(tmp_path))
+    worker = (sys.executable, multihost_worker.__file__, "train", str(tmp_path))
     done = cluster.run("srun", "--mpi=none", *PLACE, *worker, PMIX_RANK="0", PMIX_NAMESPACE="other")
     assert done.returncode == 0 and "shm+tcp" in done.stdout, done.stdout + done.stderr
     assert re.search(
