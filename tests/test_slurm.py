@@ -139,8 +139,12 @@ def test_the_sbatch_file_saves_is_requeued_and_goes_on(cluster: Cluster, tmp_pat
         cluster.run("scancel", "--signal=USR1", job).returncode == 0
     )  # as Slurm does before the time is over
     until(lambda: "JobState=PENDING" in cluster.run("scontrol", "show", "job", job).stdout, output)
-    cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait for two minutes
-    until(lambda: "[Trainer] goes on from" in output.read_text(), output)
+
+    def goes_on() -> bool:
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would wait for two minutes
+        return "[Trainer] goes on from" in output.read_text()
+
+    until(goes_on, output)
     cluster.run("scancel", job)
     assert re.search(rf"goes on from .*/hpc_ckpt_{job}.ckpt, step [1-9]", output.read_text())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,56 +9,52 @@ from typing import Any
 import numpy as np
 
 from . import library as onednn
+from .library import DST, SRC, WEIGHTS, Primitive
 
 F32 = np.dtype("float32")
+Form = tuple[tuple[int, ...], tuple[int, ...]]  # shape, and strides in elements
 LEAST = 1 << 20  # multiplications; below, OpenBLAS starts sooner
-_MATRIX: tuple[Any, ...] = (ctypes.c_void_p, ctypes.c_int64)
-_LAYOUT: tuple[Any, ...] = (*[ctypes.c_char] * 2, *[ctypes.c_int64] * 3)
 NARROW = 8  # rows or columns; a vector's product is bound by memory
 
 
-@lru_cache(maxsize=1)
-def _library() -> tuple[onednn.Library, Callable[..., int]] | None:
-    if (found := onednn.load()) is None:
-        return None
-    sgemm = found.dnnl.dnnl_sgemm
-    sgemm.argtypes = [*_LAYOUT, ctypes.c_float, *_MATRIX, *_MATRIX, ctypes.c_float, *_MATRIX]
-    return found, sgemm
+@lru_cache(maxsize=1024)
+def _primitive(a: Form, b: Form, y: Form, threads: int) -> Primitive | None:
+    """run(a, b, out); None without the library, or where it has no kernel made for the very shape.
 
-
-def _layout(x: Any) -> tuple[bytes, int] | None:
-    """How the library is told where a matrix lies: b"N" by rows or b"T" by columns, and elements from one to the next;
-    None where neither has its elements side by side.
+    Not its sgemm: that has damaged the heap (oneDNN 2023.2, AVX-512).
     """
+    if (lib := onednn.load()) is None:
+        return None
+    lib.set_threads(threads)
+    forms = zip((SRC, WEIGHTS, DST), (a, b, y))
+    layouts = {index: lib.layout(shape, strides=strides) for index, (shape, strides) in forms}
+    try:
+        description = lib.description("matmul", layouts[SRC], layouts[WEIGHTS], None, layouts[DST])
+    except RuntimeError:
+        return None
+    return Primitive(lib, description, layouts, DST) if lib.body(description).startswith("brg") else None
+
+
+def _form(x: Any) -> Form | None:
+    """Shape and strides in elements; None where neither rows nor columns have their elements side by side."""
     (rows, columns), (down, right) = x.shape, x.strides
-    if right == 4 and down >= 4 * columns and down % 4 == 0:
-        return b"N", down >> 2
-    if down == 4 and right >= 4 * rows and right % 4 == 0:
-        return b"T", right >> 2
-    return None
+    by_rows = right == 4 and down >= 4 * columns and down % 4 == 0
+    by_columns = down == 4 and right >= 4 * rows and right % 4 == 0
+    return (x.shape, (down >> 2, right >> 2)) if by_rows or by_columns else None
 
 
 def product(a: Any, b: Any, out: Any = None) -> Any:
     """a @ b for a of (m, k) and b of (k, n), in `out` if given; None where another body must compute it."""
     (m, k), n = a.shape, b.shape[1]
-    if m * k * n < LEAST or min(m, n, k) < NARROW or a.dtype != F32 or b.dtype != F32:
+    if m * k * n < LEAST or min(m, n, k) < NARROW or a.dtype != F32 or b.dtype != F32 or k != b.shape[0]:
         return None
-    left, right = _layout(a), _layout(b)
     y = np.empty((m, n), F32) if out is None else out
-    made = _layout(y)
-    if left is None or right is None or made is None or made[0] != b"N" or k != b.shape[0]:
+    left, right, made = _form(a), _form(b), _form(y)
+    if left is None or right is None or made is None or made[1][1] != 1:
         return None
-    if (found := _library()) is None:
-        return None
-    library, sgemm = found
-    library.set_threads(library.threads)  # OpenMP keeps the number for each calling thread
-    x, z, target = (array.__array_interface__["data"][0] for array in (a, b, y))
-    status = sgemm(left[0], right[0], m, n, k, 1.0, x, left[1], z, right[1], 0.0, target, made[1])
-    if status:
-        raise RuntimeError(
-            f"[oneDNN] the product of {a.shape} and {b.shape} must succeed, came status {status}"
-        )
-    return y
+    library = onednn.load()
+    found = None if library is None else _primitive(left, right, made, library.threads)
+    return None if found is None else found.run(a, b, y)
 
 
 class Packed:
@@ -125,8 +120,8 @@ def times(rows: Sequence[int], b: Any) -> Callable[[Any, Any], None]:
     """What multiplies matrices of so many rows by b: called with (a, out), contiguous ones of b's dtype."""
     same = len(rows) >= 8 and len(set(rows)) == 1
     large = same and min(rows[0], *b.shape) >= NARROW and rows[0] * b.size >= LEAST
-    if large and b.dtype == F32 and _layout(b) is not None and (found := _library()) is not None:
-        return Packed(found[0], rows[0], b).run
+    if large and b.dtype == F32 and _form(b) is not None and (found := onednn.load()) is not None:
+        return Packed(found, rows[0], b).run
     return lambda a, out: into(a, b, out)
 
 
