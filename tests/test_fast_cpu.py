@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import signal_storm
 
 import ringgrad as rg
 from ringgrad.tensor.backend.cpu import gemm, half, library, winograd
@@ -290,3 +292,17 @@ def test_bfloat16_products_are_those_of_float32_rounded_once(monkeypatch: Any, k
     assert len(calls) == 3
     monkeypatch.setattr(door, "_bodies", {})
     assert_close(found, compute(), rtol=2**-8)
+
+
+@fast
+def test_signals_do_not_change_results() -> None:
+    """oneDNN's sgemm keeps numbers where the kernel lays a signal's frame: results, or the heap, were damaged."""
+    done = subprocess.run(
+        [sys.executable, signal_storm.__file__, "2"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONFAULTHANDLER": ""},  # which would give signals a stack of their own
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.fullmatch(r"heard: (\d+), wrong: \[\]", done.stdout.strip())
+    assert found and int(found[1]) > 100, done.stdout

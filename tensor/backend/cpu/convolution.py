@@ -43,17 +43,19 @@ def primitive(
     ours, kernel, theirs = map(lib.layout, (x, weights, y))
     add = lib.layout(w[:1]) if bias else None
     try:
-        forward = lib.description("convolution_forward", FORWARD, DIRECT, src, wei, add, dst, *geometry)
-        if kind == "forward":
-            extra = {BIAS: add} if add else {}
-            return Primitive(lib, forward, {SRC: ours, WEIGHTS: kernel, **extra, DST: theirs}, DST)
-        if kind == "input":
-            backward = lib.description("convolution_backward_data", DIRECT, src, wei, dst, *geometry, forward)
-            return Primitive(lib, backward, {DIFF_DST: theirs, WEIGHTS: kernel, DIFF_SRC: ours}, DIFF_SRC)
-        backward = lib.description(
-            "convolution_backward_weights", DIRECT, src, wei, None, dst, *geometry, forward
+        made = forward = lib.description(
+            "convolution_forward", FORWARD, DIRECT, src, wei, add, dst, *geometry
         )
-        return Primitive(lib, backward, {DIFF_DST: theirs, SRC: ours, DIFF_WEIGHTS: kernel}, DIFF_WEIGHTS)
+        extra = {BIAS: add} if add else {}
+        layouts, out = {SRC: ours, WEIGHTS: kernel, **extra, DST: theirs}, DST
+        if kind == "input":
+            made = lib.description("convolution_backward_data", DIRECT, src, wei, dst, *geometry, forward)
+            layouts, out = {DIFF_DST: theirs, WEIGHTS: kernel, DIFF_SRC: ours}, DIFF_SRC
+        elif kind == "weight":
+            given = (DIRECT, src, wei, None, dst, *geometry, forward)
+            made = lib.description("convolution_backward_weights", *given)
+            layouts, out = {DIFF_DST: theirs, SRC: ours, DIFF_WEIGHTS: kernel}, DIFF_WEIGHTS
+        return None if lib.by_sgemm(made) else Primitive(lib, made, layouts, out)
     except RuntimeError:
         return None
 

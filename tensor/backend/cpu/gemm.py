@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,10 +20,7 @@ NARROW = 8  # rows or columns; a vector's product is bound by memory
 
 @lru_cache(maxsize=1024)
 def _primitive(a: Form, b: Form, y: Form, threads: int) -> Primitive | None:
-    """run(a, b, out); None without the library, or where it has no kernel made for the very shape.
-
-    Not its sgemm: that has damaged the heap (oneDNN 2023.2, AVX-512).
-    """
+    """run(a, b, out); None without the library, or where it has no kernel made for the very shape."""
     if (lib := onednn.load()) is None:
         return None
     lib.set_threads(threads)
@@ -75,6 +73,8 @@ class Packed:
         )
         free = library.layout(b.shape, free=True)
         product = library.description("matmul", x, free, None, y)
+        if library.by_sgemm(product):
+            raise RuntimeError("[oneDNN] there must be a kernel made for the shape")
         wanted = onednn.Handle(dnnl.dnnl_primitive_desc_query_md(product, onednn.QUERY[onednn.WEIGHTS], 0))
         self.buffer = np.empty(dnnl.dnnl_memory_desc_get_size(wanted) + onednn.ALIGNED, np.uint8)
         start = self.buffer.__array_interface__["data"][0]
@@ -121,7 +121,8 @@ def times(rows: Sequence[int], b: Any) -> Callable[[Any, Any], None]:
     same = len(rows) >= 8 and len(set(rows)) == 1
     large = same and min(rows[0], *b.shape) >= NARROW and rows[0] * b.size >= LEAST
     if large and b.dtype == F32 and _form(b) is not None and (found := onednn.load()) is not None:
-        return Packed(found, rows[0], b).run
+        with contextlib.suppress(RuntimeError):
+            return Packed(found, rows[0], b).run
     return lambda a, out: into(a, b, out)
 
 
