@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import library as onednn
-from .library import DST, SRC, WEIGHTS, Primitive
+from .library import BIAS, DST, SRC, WEIGHTS, Primitive
 
 F32 = np.dtype("float32")
 Form = tuple[tuple[int, ...], tuple[int, ...]]  # shape, and strides in elements
@@ -19,15 +19,23 @@ NARROW = 8  # rows or columns; a vector's product is bound by memory
 
 
 @lru_cache(maxsize=1024)
-def _primitive(a: Form, b: Form, y: Form, threads: int) -> Primitive | None:
-    """run(a, b, out); None without the library, or where it has no kernel made for the very shape."""
+def kernel(a: Form, b: Form, y: Form, bias: bool, kind: int, threads: int) -> Primitive | None:
+    """run(a, b[, bias], out) of y = a b + bias, all of one kind of number, with leading dimensions alike; None without
+    the library, or where it has no kernel made for the very shape.
+    """
     if (lib := onednn.load()) is None:
         return None
     lib.set_threads(threads)
-    forms = zip((SRC, WEIGHTS, DST), (a, b, y))
-    layouts = {index: lib.layout(shape, strides=strides) for index, (shape, strides) in forms}
+    layouts = {
+        i: lib.layout(shape, strides=strides, kind=kind) for i, (shape, strides) in ((SRC, a), (WEIGHTS, b))
+    }
+    shape, strides = y
+    add = lib.layout((*[1] * (len(shape) - 1), shape[-1]), kind=kind) if bias else None
+    if add:
+        layouts[BIAS] = add
+    layouts[DST] = lib.layout(shape, strides=strides, kind=kind)
     try:
-        description = lib.description("matmul", layouts[SRC], layouts[WEIGHTS], None, layouts[DST])
+        description = lib.description("matmul", layouts[SRC], layouts[WEIGHTS], add, layouts[DST])
     except RuntimeError:
         return None
     return Primitive(lib, description, layouts, DST) if lib.body(description).startswith("brg") else None
@@ -51,7 +59,7 @@ def product(a: Any, b: Any, out: Any = None) -> Any:
     if left is None or right is None or made is None or made[1][1] != 1:
         return None
     library = onednn.load()
-    found = None if library is None else _primitive(left, right, made, library.threads)
+    found = None if library is None else kernel(left, right, made, False, onednn.F32, library.threads)
     return None if found is None else found.run(a, b, y)
 
 

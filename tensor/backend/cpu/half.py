@@ -17,38 +17,21 @@ from ...ops import linear as ops
 from ...ops.faster import faster
 from ...ops.rows import column_sum
 from . import library as onednn
-from .library import BF16, BIAS, DST, SRC, WEIGHTS, Primitive
+from .gemm import LEAST, Form, kernel
+from .library import BF16, Primitive
 
 F32 = np.dtype("float32")
-LEAST = 1 << 20  # multiplications
 NATIVE = ("bf16", "amx")  # in the names of the library's kernels
-
-Form = tuple[tuple[int, ...], tuple[int, ...]]  # shape and strides in elements
-
-
-@lru_cache(maxsize=512)
-def _primitive(a: Form, b: Form, bias: bool, threads: int) -> Primitive | None:
-    """run(a, b[, bias], out); None where the library has no kernel of the processor's own."""
-    lib = onednn.load()
-    assert lib is not None
-    lib.set_threads(threads)
-    made = (*a[0][:-1], b[0][-1])
-    layouts = {i: lib.layout(form[0], strides=form[1], kind=BF16) for i, form in ((SRC, a), (WEIGHTS, b))}
-    add = None
-    if bias:
-        add = layouts[BIAS] = lib.layout((*[1] * (len(made) - 1), made[-1]), kind=BF16)
-    layouts[DST] = lib.layout(made, kind=BF16)
-    try:
-        description = lib.description("matmul", layouts[SRC], layouts[WEIGHTS], add, layouts[DST])
-    except RuntimeError:
-        return None
-    return (
-        Primitive(lib, description, layouts, DST) if any(n in lib.body(description) for n in NATIVE) else None
-    )
 
 
 def _form(x: Any) -> Form:
     return x.shape, tuple(s // 2 for s in x.strides)
+
+
+def _kernel(a: Form, b: Form, y: Form, bias: bool, threads: int) -> Primitive | None:
+    """As `gemm.kernel`; None also where the processor has no such numbers of its own."""
+    found = kernel(a, b, y, bias, BF16, threads)
+    return found if found is not None and any(part in found.name for part in NATIVE) else None
 
 
 def _plain(x: Any) -> Any:
@@ -61,18 +44,19 @@ def product(a: Any, b: Any, bias: Any = None) -> Any:
     lib = onednn.load()
     assert lib is not None
     a, b = _plain(a), _plain(b)
-    found = _primitive(_form(a), _form(b), bias is not None, lib.threads)
+    y = np.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    found = _kernel(_form(a), _form(b), _form(y), bias is not None, lib.threads)
     if found is None:
         wide = a.astype(F32) @ b.astype(F32)
         return (wide if bias is None else wide + bias.astype(F32)).astype(a.dtype)
     given = (a, b) if bias is None else (a, b, np.ascontiguousarray(bias))
-    return found.run(*given, np.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
+    return found.run(*given, y)
 
 
 @lru_cache(maxsize=1)
 def native() -> bool:
     square = ((64, 64), (64, 1))
-    return _primitive(square, square, False, 1) is not None
+    return _kernel(square, square, square, False, 1) is not None
 
 
 def fits(a: Any, b: Any, *others: Any) -> Any:

@@ -133,7 +133,7 @@ class Primitive:
     """
 
     def __init__(self, library: Library, description: Handle, layouts: dict[int, Handle], out: int) -> None:
-        self.library, self.threads, self.layouts = library, library.threads, layouts
+        self.library, self.threads, self.name = library, library.threads, library.body(description)
         self.primitive = library.made(library.dnnl.dnnl_primitive_create, description)
         self.memories: list[Handle] = []
         self.inner: list[
@@ -193,11 +193,6 @@ class Primitive:
         primitive = library.made(library.dnnl.dnnl_primitive_create, description)
         return Step(library, primitive, {SRC: a, DST: b})
 
-    def on(self, *arrays: Any) -> Callable[[], Any]:
-        """A call on these very arrays, whose addresses are looked up once; of a primitive that reorders nothing."""
-        assert not self.inner
-        return Bound(self, arrays).run
-
     def run(self, *arrays: Any) -> Any:
         """Computes; the arrays must lie as its layouts say. Returns the last."""
         library = self.library
@@ -214,32 +209,6 @@ class Primitive:
                 if status:
                     raise RuntimeError(f"[oneDNN] the primitive must run, came status {status}")
         return arrays[-1]
-
-
-class Bound:
-    """A primitive with memory of its own over given arrays."""
-
-    def __init__(self, primitive: Primitive, arrays: tuple[Any, ...]) -> None:
-        library = primitive.library
-        self.library, self.threads, self.arrays = library, primitive.threads, arrays
-        arguments = {index: library.memory(layout) for index, layout in primitive.layouts.items()}
-        self.memories = list(arguments.values())
-        for memory, array in zip(self.memories, arrays):
-            library.dnnl.dnnl_memory_set_data_handle(memory, array.__array_interface__["data"][0])
-        self.step = Step(library, primitive.primitive, arguments)
-        self.execute, self.call = library.dnnl.dnnl_primitive_execute, self.step.call
-
-    def run(self) -> None:
-        library = self.library
-        with library.lock:
-            library.set_threads(self.threads)
-            status = self.execute(*self.call)
-        if status:
-            raise RuntimeError(f"[oneDNN] the primitive must run, came status {status}")
-
-    def __del__(self) -> None:
-        for memory in self.memories:
-            self.library.dnnl.dnnl_memory_destroy(memory)
 
 
 def _openmp() -> ctypes.CDLL:

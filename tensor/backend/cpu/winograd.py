@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from . import gemm, looped
 from . import library as onednn
-from . import looped
-from .library import DST, SRC, WEIGHTS, Primitive, Step
+from .library import DST, SRC, Step
 
 F32 = np.dtype("float32")
 Ints = tuple[int, ...]
@@ -82,18 +82,14 @@ def _step(rows: int, columns: int) -> int:
 @lru_cache(maxsize=256)
 def _products(rows: int, inner: int, columns: int, turned: bool, threads: int) -> Callable[..., Any]:
     """run(a, b, out): 36 products of (rows, inner) and (inner, columns); turned: the first lies as (inner, rows)."""
-    lib = onednn.load()
-    assert lib is not None
-    lib.set_threads(threads)
     forms = (
         ((PLACES, rows, inner), (_step(rows, inner), *((1, rows) if turned else (inner, 1)))),
         ((PLACES, inner, columns), (_step(inner, columns), columns, 1)),
         ((PLACES, rows, columns), (_step(rows, columns), columns, 1)),
     )
-    layouts = {i: lib.layout(*form[:1], strides=form[1]) for i, form in zip((SRC, WEIGHTS, DST), forms)}
-    description = lib.description("matmul", layouts[SRC], layouts[WEIGHTS], None, layouts[DST])
-    if lib.body(description).startswith("brg"):
-        return Primitive(lib, description, layouts, DST).run
+    found = gemm.kernel(*forms, False, onednn.F32, threads)
+    if found is not None:
+        return found.run
 
     def run(*flat: Any) -> None:
         a, b, out = (
